@@ -1,0 +1,140 @@
+"""From examples to the windows of micro-batches that optimizer steps are taken on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from framework.batching.options import BatchOptions
+from framework.batching.order import epoch_order, generator_for
+from framework.batching.sets import Batch, ExampleSet
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where batches go: the device, this rank among its peers, micro-batches a step, and the seed."""
+
+    device: torch.device = CPU
+    rank: int = 0
+    ranks: int = 1
+    accumulate: int = 1
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Window:
+    """The micro-batches that one rank contributes to one optimizer step.
+
+    Iterating yields (slot, batch). A step's batch is cut into slots = micro-batches x ranks, and a slot's number
+    is the same however they are spread, so that what is drawn in it is too. `rows` counts the examples over all
+    ranks. An `idle` rank has no example of its own: it computes with another's, which counts nothing.
+    """
+
+    rows: int
+    slots: Sequence[int]
+    parts: Sequence[Any]
+    load: Callable[[Any], Batch]
+    whole: bool = True
+    idle: bool = False
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def share(self, mean: Tensor, weight: Tensor | float) -> Tensor:
+        """Return a micro-batch's part of the step's loss, up to the factor rows / total weight, known at the end."""
+        return mean if self.whole else mean * weight / self.rows
+
+    def __iter__(self) -> Iterator[tuple[int, Batch]]:
+        for slot, part in zip(self.slots, self.parts, strict=True):
+            yield slot, self.load(part)
+
+
+class Batches(Protocol):
+    """A source of windows for training, and of batches in order for evaluation."""
+
+    @property
+    def steps(self) -> int | None:
+        """Optimizer steps in an epoch, or None where nobody knows."""
+        ...
+
+    def windows(self, epoch: int) -> Iterator[Window]:
+        """Yield the windows of one epoch; their order is a function of (seed, epoch)."""
+        ...
+
+    def in_order(self, limit: int | None = None) -> Iterator[Batch]:
+        """Yield this rank's share of the set, in its order, none twice; with a limit, of a fixed sample of it."""
+        ...
+
+    @property
+    def examples(self) -> int | None:
+        """The number of examples, or None where nobody knows."""
+        ...
+
+
+def cut(index: Sequence[int] | Tensor, layout: Layout) -> tuple[list[int], list[Any], bool]:
+    """Cut one step's positions into slots; return this rank's slot numbers, its parts, and whether it is idle."""
+    count = layout.accumulate * layout.ranks
+    size, extra = divmod(len(index), count)
+    starts = [s * size + min(s, extra) for s in range(count + 1)]
+    own = [s for s in range(layout.rank, count, layout.ranks) if starts[s] < starts[s + 1]]
+    if not own:
+        return [layout.rank], [index[:1]], True
+    return own, [index[starts[s] : starts[s + 1]] for s in own], False
+
+
+def sample(size: int, limit: int | None, seed: int) -> Tensor:
+    """Return the positions of all of a set, or of `limit` of them drawn by seed, in ascending order."""
+    if limit is None or limit >= size:
+        return torch.arange(size)
+    return torch.randperm(size, generator=generator_for(seed, "sample"))[:limit].sort().values
+
+
+class MemoryBatches:
+    """Batches of a set in memory, each one gather from tensors on the device."""
+
+    def __init__(self, examples: ExampleSet, options: BatchOptions, layout: Layout) -> None:
+        self.set = examples.to(layout.device)
+        self.options = options
+        self.layout = layout
+        self.size = options.batch_size or len(examples)
+
+    @property
+    def examples(self) -> int:
+        """The number of examples."""
+        return len(self.set)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in an epoch."""
+        return len(self.set) // self.size if self.options.drop_last else -(-len(self.set) // self.size)
+
+    def windows(self, epoch: int) -> Iterator[Window]:
+        """Yield the windows of one epoch; their order is a function of (seed, epoch)."""
+        order = epoch_order(
+            len(self.set),
+            seed=self.layout.seed,
+            epoch=epoch,
+            sampling=self.options.sampling,
+            labels=self.set.labels,
+        ).to(self.layout.device)
+        alone = self.layout.accumulate * self.layout.ranks == 1
+        for start in range(0, self.steps * self.size, self.size):
+            index = order[start : start + self.size]
+            if alone:
+                yield Window(len(index), (0,), (index,), self.set.gather)
+            else:
+                slots, parts, idle = cut(index, self.layout)
+                yield Window(len(index), slots, parts, self.set.gather, whole=False, idle=idle)
+
+    def in_order(self, limit: int | None = None) -> Iterator[Batch]:
+        """Yield this rank's share of the set, in its order, none twice; with a limit, of a fixed sample of it."""
+        index = sample(len(self.set), limit, self.layout.seed).to(self.layout.device)
+        size = self.options.evaluation_batch_size
+        for start in range(self.layout.rank * size, len(index), self.layout.ranks * size):
+            yield self.set.gather(index[start : start + size])

@@ -1,0 +1,24 @@
+"""Pixels made ready for a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Normalize:
+    """Transform of a batch (pixels, targets): pixels to (pixels / scale - mean) / std, in floats.
+
+    Pixels have any shape and any number type; `mean` and `std` are those of pixels / scale.
+    """
+
+    scale: float
+    mean: float
+    std: float
+
+    def __call__(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the batch with its pixels normalised."""
+        pixels, targets = batch
+        return (pixels * (1 / (self.scale * self.std))).sub_(self.mean / self.std), targets
