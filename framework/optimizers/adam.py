@@ -1,0 +1,102 @@
+"""Adam, with weight decay in the gradient or beside it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from framework.optimizers.base import Group, Optimizer, ParamsT, State, Tensors, add_l2, count_step, slots
+from framework.registry import NonNegative, Probability, optimizer
+
+
+@optimizer("adam")
+class Adam(Optimizer):
+    """Adaptive moment estimation with bias correction, as `torch.optim.Adam`.
+
+    m ← β₁m + (1−β₁)g, v ← β₂v + (1−β₂)g², m̂ = m/(1−β₁ᵗ), v̂ = v/(1−β₂ᵗ), w ← w − ηm̂/(√v̂ + ε), with
+    g ← g + λw for weight decay λ; t counts each parameter's own updates. Kingma and Ba (2015),
+    arXiv:1412.6980, algorithm 1; the chapter's "Adam". `amsgrad` takes the largest v so far for v (Reddi et
+    al., 2018, arXiv:1904.09237).
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        *,
+        lr: NonNegative = 1e-3,
+        betas: tuple[Probability, Probability] = (0.9, 0.999),
+        eps: NonNegative = 1e-8,
+        weight_decay: NonNegative = 0.0,
+        amsgrad: bool = False,
+        maximize: bool = False,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "amsgrad": amsgrad,
+            "maximize": maximize,
+        }
+        super().__init__(params, defaults)
+
+    def update(self, group: Group, params: list[Tensor], grads: Tensors, states: list[State]) -> None:
+        """Take Adam's step, with g ← g + λw."""
+        _move(group, params, add_l2(group, params, grads), states)
+
+
+@optimizer("adamw")
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay, as `torch.optim.AdamW`.
+
+    w ← w − ηλw, then Adam's step, whose moments see nothing of λ. Loshchilov and Hutter (2019),
+    arXiv:1711.05101, algorithm 2.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        *,
+        lr: NonNegative = 1e-3,
+        betas: tuple[Probability, Probability] = (0.9, 0.999),
+        eps: NonNegative = 1e-8,
+        weight_decay: NonNegative = 1e-2,
+        amsgrad: bool = False,
+        maximize: bool = False,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "amsgrad": amsgrad,
+            "maximize": maximize,
+        }
+        super().__init__(params, defaults)
+
+    def update(self, group: Group, params: list[Tensor], grads: Tensors, states: list[State]) -> None:
+        """Take w ← w − ηλw, then Adam's step."""
+        if group["weight_decay"] != 0:
+            torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+        _move(group, params, grads, states)
+
+
+def _move(group: Group, params: list[Tensor], grads: Tensors, states: list[State]) -> None:
+    """Take the step m ← β₁m + (1−β₁)g, v ← β₂v + (1−β₂)g², w ← w − ηm̂/(√v̂ + ε)."""
+    beta1, beta2 = group["betas"]
+    means = slots("exp_avg", params, states)
+    squares = slots("exp_avg_sq", params, states)
+    torch._foreach_lerp_(means, grads, 1 - beta1)
+    torch._foreach_mul_(squares, beta2)
+    torch._foreach_addcmul_(squares, grads, grads, 1 - beta2)
+    if group["amsgrad"]:
+        largest = slots("max_exp_avg_sq", params, states)
+        torch._foreach_maximum_(largest, squares)
+        squares = largest
+    scales = torch._foreach_sqrt(squares)
+    # With c = √(1−β₂ᵗ), m̂/(√v̂ + ε) = m/(1−β₁ᵗ) · c/(√v + εc): the corrections cost no pass of their own.
+    corrections = [(1 - beta1**t, math.sqrt(1 - beta2**t)) for t in count_step(states)]
+    torch._foreach_add_(scales, [group["eps"] * c for _, c in corrections])
+    torch._foreach_addcdiv_(params, means, scales, [-group["lr"] * c / b for b, c in corrections])
