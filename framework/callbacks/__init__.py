@@ -1,0 +1,6 @@
+"""Listeners to the loop."""
+
+from framework.callbacks.base import Callback
+from framework.callbacks.progress import ProgressBar
+
+__all__ = ["Callback", "ProgressBar"]

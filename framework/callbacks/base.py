@@ -1,0 +1,37 @@
+"""A listener to the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from framework.history import Result
+    from framework.trainer import Trainer
+
+
+class Callback:
+    """Hears what the loop does; override what is needed, the rest is never called.
+
+    The trainer shows `trainer.progress` (epoch, step, micro, samples), `trainer.total_steps`,
+    `trainer.history`, `trainer.model`, `trainer.directory`, and `trainer.log(name, tensor)` keeps a scalar on
+    the device until the interval ends. Only the main rank's callbacks are called.
+    """
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        """The first step is next."""
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        """One optimizer step was taken."""
+
+    def on_logged(self, trainer: Trainer, scalars: Mapping[str, float]) -> None:
+        """An interval of `log_every` steps ended: loss/train, lr, grad_norm, samples_per_second, ..."""
+
+    def on_evaluated(self, trainer: Trainer, scalars: Mapping[str, float]) -> None:
+        """An evaluation ended: loss/val, gap/loss, accuracy/val, ..."""
+
+    def on_saved(self, trainer: Trainer) -> None:
+        """A checkpoint is whole on disk; flush what belongs to it."""
+
+    def on_fit_end(self, trainer: Trainer, result: Result) -> None:
+        """The loop ended, however it did."""
