@@ -1,0 +1,187 @@
+"""Several processes behind one small object: whatever needs the other ranks goes through `Ranks`."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from framework.errors import ConfigError
+
+
+class RankError(RuntimeError):
+    """A process of several failed."""
+
+
+class SignalledError(RuntimeError):
+    """A signal ended the processes of a launch, each of which has saved what it had to."""
+
+
+class Ranks:
+    """One process: there is nobody to agree with."""
+
+    index = 0
+    count = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.index == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Return the sum of `values` over all ranks."""
+        return values
+
+    def any(self, *flags: bool) -> list[bool]:
+        """Return of each flag whether it is set on any rank: the same answer on every rank."""
+        return list(flags)
+
+    def barrier(self) -> None:
+        """Wait for every rank."""
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Return the model whose backward pass averages gradients over the ranks."""
+        return model
+
+    @contextlib.contextmanager
+    def reducing(self, model: nn.Module, now: bool) -> Iterator[None]:
+        """Average gradients in the backward passes inside, or put it off until a later one."""
+        yield
+
+    def align_buffers(self, model: nn.Module) -> None:
+        """Give every rank the main rank's buffers, such as batch norm's running statistics."""
+
+
+class ProcessGroup(Ranks):
+    """The ranks of torch.distributed, with DDP for the gradients."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        if not dist.is_initialized():
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        self.index, self.count = dist.get_rank(), dist.get_world_size()
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Return the sum of `values` over all ranks."""
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    def any(self, *flags: bool) -> list[bool]:
+        """Return of each flag whether it is set on any rank: the same answer on every rank."""
+        return [count > 0 for count in self.sum(torch.tensor(flags, dtype=torch.float32, device=self.device)).tolist()]
+
+    def barrier(self) -> None:
+        """Wait for every rank."""
+        dist.barrier()
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Return the model whose backward pass averages gradients over the ranks."""
+        if not any(p.requires_grad for p in model.parameters()):
+            return model
+        devices = [self.device] if self.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(model, device_ids=devices)
+
+    @contextlib.contextmanager
+    def reducing(self, model: nn.Module, now: bool) -> Iterator[None]:
+        """Average gradients in the backward passes inside, or put it off until a later one."""
+        if now or not isinstance(model, nn.parallel.DistributedDataParallel):
+            yield
+            return
+        with model.no_sync():
+            yield
+
+    def align_buffers(self, model: nn.Module) -> None:
+        """Give every rank the main rank's buffers, such as batch norm's running statistics."""
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
+
+
+def join(device: torch.device) -> Ranks:
+    """Return the ranks that the environment speaks of (torchrun's RANK and WORLD_SIZE), or one alone."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 or dist.is_initialized():
+        return ProcessGroup(device)
+    return Ranks()
+
+
+def leave() -> None:
+    """Leave the group of ranks, where this process is in one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device of this process: `auto` is the best there is; cuda is the local rank's own.
+
+    Raises ConfigError for a device that this machine does not have.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        if name == "mps" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            name = "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"trainer.device must be auto, cpu, cuda, cuda:N or mps, got {name!r}.") from None
+    if device.type == "cuda":
+        if device.index is None:
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        if not torch.cuda.is_available() or device.index >= torch.cuda.device_count():
+            raise ConfigError(f"trainer.device={name}: this machine has {torch.cuda.device_count()} CUDA devices.")
+        torch.cuda.set_device(device)
+    elif device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("trainer.device=mps: this machine has no Metal device; use trainer.device=cpu.")
+    return device
+
+
+def launch(work: Callable[..., Any], devices: int, *arguments: Any) -> Any:
+    """Run `work(*arguments)` in `devices` processes of this machine and return the main rank's value.
+
+    The processes are torch's elastic agent's, started afresh (spawn), so `work` must be importable and the
+    arguments plain. Raises ConfigError or RankError, with the message of the rank that failed first, when one fails,
+    and SignalledError after a signal, which reaches every process.
+    """
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    for name in logging.root.manager.loggerDict:
+        if name.startswith(("torch.distributed.elastic", "torch.multiprocessing")):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # what it would print is raised below
+
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=devices,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        start_method="spawn",
+    )
+    try:
+        return elastic_launch(config, work)(*arguments)[0]
+    except SignalException as signalled:
+        raise SignalledError(str(signalled)) from None
+    except ChildFailedError as failed:
+        rank, failure = failed.get_first_failure()
+        found: Any = failure.message  # a mapping where the rank could write what it raised
+        reason = str(found["message"] if isinstance(found, dict) else found).strip().splitlines()[-1]
+        kind, _, message = reason.partition(": ")
+        if kind.rpartition(".")[2] == ConfigError.__name__:
+            raise ConfigError(message) from None
+        raise RankError(f"rank {rank}: {reason}") from failed
+
+
+def divide_threads() -> None:
+    """Leave the other ranks of this machine their share of the cores."""
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if ranks > 1 and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks))

@@ -1,0 +1,135 @@
+"""The record of a run: scalars to TensorBoard and listeners, checkpoints and result.json to its folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from framework.callbacks.base import Callback
+from framework.checkpoint import MODEL, Checkpoints, clear, copy_into, load_model, model_tensors, write_json
+from framework.history import Result
+from framework.meters import Means, Meter
+from framework.tensorboard import TensorBoard
+
+if TYPE_CHECKING:
+    from framework.trainer import Trainer
+
+
+class Record:
+    """Keeps what a trainer measures. On ranks other than the main one it measures, and writes nothing."""
+
+    def __init__(self, trainer: Trainer, directory: Path | None, callbacks: Sequence[Callback]) -> None:
+        self.trainer = trainer
+        self.directory = directory
+        self.means = Means(trainer.ranks)
+        self.meter = Meter(trainer.metrics)
+        heard = callbacks if trainer.ranks.is_main else ()
+        self.listeners = {
+            hook: [getattr(c, hook) for c in heard if getattr(type(c), hook) is not base]
+            for hook, base in vars(Callback).items()
+            if hook.startswith("on_")
+        }
+        self.board: TensorBoard | None = None
+        self.checkpoints: Checkpoints | None = None
+        self.best_weights: dict[str, Tensor] | None = None
+        self.interval = (time.monotonic(), 0, 0)
+        self.logged: list[tuple[int, dict[str, float]]] = []
+
+    def claim(self, *, overwrite: bool) -> None:
+        """Take the folder for this run alone; raises ConfigError where it has a run, unless that is to go."""
+        if self.directory is not None and self.trainer.ranks.is_main:
+            if overwrite:
+                clear(self.directory)
+            self.checkpoints = Checkpoints(self.directory)
+
+    def open(self) -> None:
+        """Begin: the writer of events, and the first interval."""
+        if self.directory is not None and self.trainer.ranks.is_main:
+            self.board = TensorBoard(self.directory)
+            self.board.layout(("loss", *self.trainer.metrics))
+        self.interval = (time.monotonic(), 0, 0)
+        self.tell("on_fit_start")
+
+    def tell(self, hook: str, *arguments: Any) -> None:
+        """Call the listeners that implement a hook."""
+        for listener in self.listeners[hook]:
+            listener(self.trainer, *arguments)
+
+    @property
+    def at_start_of_interval(self) -> bool:
+        """Whether no step has been taken since the last was logged."""
+        return self.interval[1] == self.trainer.progress.step
+
+    def end_interval(self) -> None:
+        """Log the steps since the last call by one copy to the host and one event; nothing without a step."""
+        progress, (started, step, samples) = self.trainer.progress, self.interval
+        if progress.step == step:
+            return
+        scalars = self.means.close()
+        scalars |= {f"{name}/train": value for name, value in self.meter.compute().items()}
+        now = time.monotonic()
+        assert self.trainer.rate is not None
+        scalars["lr"] = self.trainer.rate.current
+        scalars["samples_per_second"] = (progress.samples - samples) / max(now - started, 1e-9)
+        scalars |= {"epoch": float(progress.epoch), "samples": float(progress.samples)}
+        self.interval = (now, progress.step, progress.samples)
+        self.logged.append((progress.samples - samples, scalars))
+        self._write(scalars)
+        self.tell("on_logged", scalars)
+
+    def end_period(self) -> dict[str, float]:
+        """Return loss/train and each metric's since the last call: the intervals' means, by their samples."""
+        self.end_interval()
+        sums: dict[str, tuple[float, int]] = {}
+        for samples, scalars in self.logged:
+            for name in (n for n in scalars if n.endswith("/train")):
+                total, count = sums.get(name, (0.0, 0))
+                sums[name] = (total + samples * scalars[name], count + samples)
+        self.logged.clear()
+        return {name: total / count for name, (total, count) in sums.items()}
+
+    def evaluated(self, scores: Mapping[str, float]) -> None:
+        """Log the scores of an evaluation; the time that it took belongs to no interval."""
+        self._write({name: value for name, value in scores.items() if not name.endswith("/train")})
+        self.tell("on_evaluated", scores)
+        _, step, samples = self.interval
+        self.interval = (time.monotonic(), step, samples)
+
+    def save(self, *, best: bool) -> None:
+        """Keep the weights of this moment: in the folder, or without one in memory."""
+        trainer = self.trainer
+        if self.checkpoints is not None and trainer.optimizer is not None:
+            self.checkpoints.save(trainer.progress.step, trainer.model, trainer.optimizer, trainer.state(), best=best)
+            if self.board is not None:
+                self.board.flush()
+            self.tell("on_saved")
+        elif self.directory is None and best:
+            self.best_weights = {n: t.to("cpu", copy=True) for n, t in model_tensors(trainer.model).items()}
+
+    def restore_best(self) -> None:
+        """Give the model its best weights back; without any saved it keeps those it has."""
+        self.trainer.ranks.barrier()
+        if self.directory is not None and (self.directory / "best").exists():
+            load_model(self.trainer.model, self.directory / "best" / MODEL)
+        elif self.best_weights is not None:
+            copy_into(self.trainer.model, self.best_weights)
+
+    def close(self, result: Result) -> None:
+        """End: result.json, the verdict, and everything flushed."""
+        if self.directory is not None and self.trainer.ranks.is_main:
+            write_json(self.directory / "result.json", result.to_json())
+        try:
+            if self.board is not None:
+                self.board.text("verdict", result.verdict or f"{result.status}: {result.reason}.")
+                self.board.finish(result.status != "failed")
+                self.board.close()
+        finally:
+            self.tell("on_fit_end", result)
+
+    def _write(self, scalars: Mapping[str, float]) -> None:
+        if self.board is not None:
+            self.board.scalars(self.trainer.progress.step, scalars)

@@ -1,0 +1,356 @@
+"""The training loop: initialize, forward, loss, backward, update, repeat."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from framework import distributed, registry, signals
+from framework.batching import Batches, BatchOptions, Layout, Window, as_batches
+from framework.callbacks.base import Callback
+from framework.determinism import deterministic, keeping_random_state, seed_step
+from framework.errors import ConfigError
+from framework.evaluation import Evaluator
+from framework.history import Evaluation, Progress, Result, Status, verdict
+from framework.learning_rate import LearningRate
+from framework.limits import Every, Limits
+from framework.meters import weighed
+from framework.models.checkpointing import checkpoint_blocks
+from framework.monitor import Monitor
+from framework.objective import Loss, Objective, Supervised
+from framework.parameters import named_parameters
+from framework.precision import Precision, masked
+from framework.record import Record
+from framework.registry import Count, NonNegative, Positive
+from framework.regularizers.base import Regularizer
+from framework.regularizers.combined import Combined
+
+STATUS: dict[str, Status] = {
+    "max_epochs": "finished",
+    "max_steps": "finished",
+    "max_time": "finished",
+    "patience": "stopped_early",
+    "target": "stopped_early",
+    "interrupt": "interrupted",
+    "terminate": "preempted",
+}
+"""What each reason to end makes of a run; anything else has failed."""
+
+
+@dataclass(eq=False)
+class Trainer:
+    """Trains a model: `Trainer(model, loss=..., optimizer=...).fit(train, validation)`.
+
+    The model is any nn.Module, the loss any callable of (prediction, target) that returns its mean, the optimizer
+    any of torch's, the scheduler one of ours or of torch's. `objective` takes the place of the loss where batches
+    are not (inputs, target) or the model computes its own loss. With a `directory`, TensorBoard events,
+    checkpoints and result.json are written there; one that has a run is refused, or with `overwrite` cleared.
+
+    Without any limit a run is 40 epochs long; `max_time` is in seconds. `monitor` names the score that decides the
+    best model, early stopping and `target`: by default loss/val, or loss/train without a validation set; `patience`
+    counts evaluations. `evaluate_every` is a number of epochs, or "500 steps". `accumulate` splits each step's batch
+    into so many micro-batches; of a user's DataLoader, so many batches make a step. `clip_norm` and `clip_value` bound
+    the gradients.
+    """
+
+    model: nn.Module
+    loss: Loss | None = None
+    optimizer: torch.optim.Optimizer | None = None
+    scheduler: Any = None
+    regularizers: Sequence[Regularizer] = ()
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    callbacks: Sequence[Callback] = ()
+    objective: Objective | None = None
+    directory: Path | str | None = None
+    overwrite: bool = False
+    seed: int = 0
+    _: KW_ONLY
+    max_epochs: Count | None = None
+    max_steps: Count | None = None
+    max_time: Positive | None = None
+    monitor: str | None = None
+    mode: Literal["min", "max"] = "min"
+    patience: Count | None = None
+    min_delta: NonNegative = 0.0
+    target: float | None = None
+    evaluate_every: int | str = 1
+    log_every: Count = 50
+    accumulate: Count = 1
+    clip_norm: Positive | None = None
+    clip_value: Positive | None = None
+    precision: Literal[32, "bf16", "fp16"] = 32
+    device: str = "auto"
+    devices: Count = 1
+    deterministic: bool = False
+    gradient_checkpointing: bool = False
+    compile: Literal["off", "model"] = "off"
+
+    def __post_init__(self) -> None:
+        settings = registry.read_signature("framework.trainer:Trainer").options
+        given = {option.name: getattr(self, option.name) for option in settings}
+        for name, value in registry.check_options(settings, given, "trainer").items():
+            setattr(self, name, value)
+        if "loss" in self.metrics:
+            raise ConfigError("a metric cannot be named 'loss': the loss is; choose another name.")
+        if (self.loss is None) == (self.objective is None):
+            raise ConfigError("a Trainer needs either loss= or objective=; it got both or neither.")
+        self.place = distributed.pick_device(self.device)
+        self.ranks = distributed.join(self.place)
+        if self.devices not in (1, self.ranks.count):
+            raise ConfigError(
+                f"devices={self.devices}, but this is one of {self.ranks.count} processes: start them with "
+                f"'framework trainer.devices={self.devices}' or 'torchrun --nproc-per-node={self.devices}'."
+            )
+        self.limits = Limits(self.max_epochs, self.max_steps, self.max_time)
+        self.period = Every.parse(self.evaluate_every)
+        self.goal = self.objective or Supervised(self.loss)  # type: ignore[arg-type]  # one of the two is there
+        self.model.to(self.place)
+        if isinstance(self.loss, nn.Module):
+            self.loss.to(self.place)
+        if self.gradient_checkpointing and not checkpoint_blocks(self.model):
+            raise ConfigError(
+                f"gradient_checkpointing: a {type(self.model).__name__} has no blocks worth recomputing; leave it off."
+            )
+        self.network: nn.Module = self.model
+        if self.compile == "model":
+            self.network = torch.compile(self.model)  # type: ignore[assignment]  # a module again
+        self.mixed = Precision(self.precision, self.place)
+        self.metrics = {name: metric.to(self.place) for name, metric in self.metrics.items()}
+        self.evaluator = Evaluator(self.model, self.network, self.goal, self.metrics, self.mixed, self.ranks)
+        self.progress = Progress()
+        self.history: list[Evaluation] = []
+        self.total_steps: int | None = None
+        self.rate: LearningRate | None = None
+
+    def batches(self, source: Any, options: BatchOptions | None = None) -> Batches:
+        """Return the batches of a source for this trainer's device, ranks and seed."""
+        if hasattr(source, "windows"):
+            return source  # type: ignore[no-any-return]  # it has the protocol's methods
+        layout = Layout(self.place, self.ranks.index, self.ranks.count, self.accumulate, self.seed)
+        return as_batches(source, options or BatchOptions(), layout)
+
+    def fit(self, train: Any, validation: Any = None, *, batch_size: int | None = 64) -> Result:
+        """Train until a limit, a stopping rule or a signal ends it, and give the model its best weights.
+
+        `train` and `validation` are tensors such as (inputs, targets), a DataLoader, a Dataset or an ExampleSet;
+        where they are no DataLoader, `batch_size` examples make a step (None: all of them).
+        """
+        if self.optimizer is None:
+            raise ConfigError("fit needs an optimizer, such as optimizer=torch.optim.Adam(model.parameters()).")
+        closure = inspect.signature(type(self.optimizer).step).parameters.get("closure")
+        if closure is not None and closure.default is closure.empty:
+            raise ConfigError(
+                f"a {type(self.optimizer).__name__} calls the loss itself, several times a step: choose another."
+            )
+        options = BatchOptions(batch_size=registry.convert(batch_size, Count | None, "batch_size"))
+        self.train_batches = self.batches(train, options)
+        self.validation_batches = None if validation is None else self.batches(validation, options)
+        with signals.listen() as self.signals, deterministic(self.deterministic), keeping_random_state(self.place):
+            self._prepare()
+            try:
+                self.record.open()
+                reason = self._run()
+                self.record.restore_best()
+            except BaseException as failure:
+                ended = "interrupt" if isinstance(failure, KeyboardInterrupt) else "error"
+                self.record.close(self._result(ended, f"{type(failure).__name__}: {failure}"))
+                raise
+            result = self._result(reason)
+            self.record.close(result)
+            return result
+
+    def _prepare(self) -> None:
+        """Get ready everything that the loop uses."""
+        assert self.optimizer is not None
+        self.progress, self.history = Progress(), []
+        self.limits.started = time.monotonic()
+        self.total_steps = self.limits.steps(self.train_batches.steps)
+        default = "loss/train" if self.validation_batches is None else "loss/val"
+        self.score = Monitor(self.monitor or default, self.mode, self.patience, self.min_delta, self.target)
+        self.score.check(self._score_names())
+        self.score.check_direction(self.metrics, self.scheduler)
+        self.regularization = Combined(self.regularizers)
+        self.regularization.prepare(self.model)
+        self.rate = self.rate or LearningRate(self.scheduler, self.optimizer)
+        held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        self.params = {name: p for name, p in named_parameters(self.model).items() if id(p) in held}
+        if not self.params:
+            raise ConfigError(
+                "the optimizer holds no trainable parameter of the model: make it from model.parameters()."
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        self.wrapped = self.ranks.wrap(self.network)
+        if not self.model.training:
+            self.model.train()
+        directory = Path(self.directory) if self.directory else None
+        self.record = Record(self, directory, self.callbacks)
+        self.evaluator.rehearse(self.train_batches)
+        self.record.claim(overwrite=self.overwrite)
+
+    def _score_names(self) -> list[str]:
+        """Return the names that the scores of an evaluation will have."""
+        parts = ["train"] if self.validation_batches is None else ["train", "val"]
+        if self.validation_batches is not None and self.validation_batches.examples and self.train_batches.examples:
+            parts.append("train_slice")
+        names = [f"{name}/{part}" for name in ("loss", *self.metrics) for part in parts]
+        return [*names, "gap/loss"] if "train_slice" in parts else names
+
+    def _run(self) -> str:
+        """Take steps until something ends them, and return what did."""
+        reason = self._interrupted() or self.limits.reached(self.progress)
+        while not reason:
+            before = self.progress.step
+            for window in self.train_batches.windows(self.progress.epoch):
+                self.step(window)
+                reason = self._after("steps", self.progress.step)
+                if reason:
+                    # a limit on the epoch's last step leaves it whole
+                    self.progress.epoch += self.progress.step - before == self.train_batches.steps
+                    break
+            else:
+                if self.progress.step == before:
+                    raise ConfigError("the training set gives no batch: it is smaller than one, or used up.")
+                self.progress.epoch += 1
+                reason = self._after("epochs", self.progress.epoch)
+        if reason in ("interrupt", "terminate") or self.progress.step == 0:
+            self.record.end_interval()
+            self.record.save(best=False)
+        elif not self.history or self.history[-1].step != self.progress.step:
+            self._evaluate()
+        return reason
+
+    def step(self, window: Window) -> None:
+        """Take one optimizer step on a window of micro-batches; no value leaves the device."""
+        assert self.optimizer is not None
+        assert self.rate is not None
+        total: Tensor | float = 0.0
+        if window.idle:
+            self.wrapped.eval()  # an example that counts nothing leaves batch norm's statistics alone
+        for position, (slot, batch) in enumerate(window, start=1):
+            seed_step(self.place, self.seed, "micro-batch", self.progress.step, slot)
+            batch = self.regularization.on_batch(batch)
+            with self.ranks.reducing(self.wrapped, now=position == len(window)):
+                with self.mixed.autocast():
+                    mean, weight, outputs = self.goal(self.wrapped, batch)
+                if window.idle:
+                    weight, outputs = weight * 0, None
+                self.mixed.scaled(window.share(mean, weight)).backward()
+            total = total + weight
+            self.record.means.add("loss/train", weighed(mean.detach(), weight), weight, shared=True)
+            self.record.meter.add(outputs)
+
+        skip = self._finish_gradients(window, total)
+        self.rate.set(self.progress.step)
+        if skip is None:
+            self._update()
+        else:
+            masked(self._update, self.optimizer, skip)
+        self.optimizer.zero_grad(set_to_none=True)
+        if window.idle:
+            self.wrapped.train()
+        self.progress.count(len(window), window.rows)
+        self.record.tell("on_step_end")
+
+    def _finish_gradients(self, window: Window, total: Tensor | float) -> Tensor | None:
+        """Make the gradients those of the window's mean, add penalties, clip; return whether to skip, for fp16."""
+        gradients = [p.grad for p in self.params.values() if p.grad is not None]
+        skip = self.mixed.unscale(gradients)
+        if not window.whole:
+            # the ranks averaged: times their number that is the sum over all slots
+            weight = self.ranks.sum(torch.as_tensor(total, dtype=self.mixed.wide, device=self.place))
+            factor = torch.where(weight > 0, window.rows * self.ranks.count / weight, 0.0)
+            torch._foreach_mul_(gradients, factor)
+        penalty = self.regularization.add_penalties(self.model, self.params)
+        if penalty is not None:
+            self.record.means.add("loss/penalty", penalty, shared=True)
+        if self.regularization.of_gradients:
+            seed_step(self.place, self.seed, "gradients", self.progress.step)
+            self.regularization.on_gradients(self.params, self.progress.step)
+        if self.clip_value is not None:
+            nn.utils.clip_grad_value_(self.params.values(), self.clip_value)
+        if self.clip_norm is not None or self.record.at_start_of_interval:
+            norm = nn.utils.get_total_norm([p.grad for p in self.params.values() if p.grad is not None])
+            self.record.means.add("grad_norm", norm, shared=True)
+            if self.clip_norm is not None:
+                nn.utils.clip_grads_with_norm_(self.params.values(), self.clip_norm, norm)
+        return skip
+
+    def _update(self) -> None:
+        """Let the optimizer change the weights, then the regularizers that project them."""
+        assert self.optimizer is not None
+        self.optimizer.step()
+        self.regularization.project(self.params, self.optimizer)
+
+    def log(self, name: str, value: Tensor) -> None:
+        """Log a scalar: it stays on the device until the interval ends, which logs its mean."""
+        self.record.means.add(name, value)
+
+    def _after(self, unit: str, count: int) -> str:
+        """Log and evaluate what is due after a step or an epoch, and return the reason to end, if any."""
+        at_log_point = unit == "epochs" or count % self.log_every == 0
+        if at_log_point and unit == "steps":
+            self.record.end_interval()
+        # agreeing waits for the device: ranks of CUDA do it at log points only
+        may_agree = at_log_point or self.ranks.count == 1 or self.place.type == "cpu"
+        if may_agree and (reason := self._interrupted()):
+            return reason
+        reason = self._evaluate() if self.period.due(unit, count) else ""
+        return reason or self.limits.reached(self.progress)
+
+    def _interrupted(self) -> str:
+        """Return the signal, or max_time, that ends the run on any rank, and so on all."""
+        own = self.signals.reason or ("max_time" if self.limits.out_of_time() else "")
+        reasons = ("interrupt", "terminate", "max_time")
+        found = self.ranks.any(*(own == reason for reason in reasons))
+        return next((reason for reason, is_set in zip(reasons, found, strict=True) if is_set), "")
+
+    def _evaluate(self) -> str:
+        """Score both sets, save, and return the reason to stop that the scores give, if any."""
+        scores = self.record.end_period()
+        if self.validation_batches is not None:
+            scores |= self.evaluator.compare(self.train_batches, self.validation_batches)
+        evaluation = Evaluation(self.progress.step, self.progress.epoch, scores)
+        self.history.append(evaluation)
+        best = self.score.observe(evaluation)
+        assert self.rate is not None
+        self.rate.observe(scores[self.score.name])
+        self.record.evaluated(scores)
+        self.record.save(best=best)
+        return self.score.reason_to_stop(evaluation)
+
+    def evaluate(self, source: Any, *, batch_size: int = 1024) -> dict[str, float]:
+        """Return `loss` and each metric over a whole set, in evaluation mode."""
+        return self.evaluator.score(self.batches(source, _sized(batch_size)))
+
+    def predict(self, source: Any, *, batch_size: int = 1024) -> Tensor:
+        """Return the model's outputs for a set of inputs, or of (inputs, target), in order, on the CPU."""
+        return self.evaluator.predict(self.batches(source, _sized(batch_size)))
+
+    def state(self) -> dict[str, Any]:
+        """Return where the run stands, as JSON values: its counters, seed and scheduler."""
+        return {"progress": asdict(self.progress), "seed": self.seed, "scheduler": self.rate and self.rate.state()}
+
+    def _result(self, reason: str, error: str = "") -> Result:
+        return Result(
+            status=STATUS.get(reason, "failed"),
+            reason=reason,
+            epochs=self.progress.epoch,
+            steps=self.progress.step,
+            samples=self.progress.samples,
+            seconds=time.monotonic() - self.limits.started,
+            best=self.score.best,
+            verdict=verdict(self.history),
+            error=error,
+        )
+
+
+def _sized(batch_size: int) -> BatchOptions:
+    return BatchOptions(batch_size=batch_size, evaluation_batch_size=batch_size, sampling="sequential")
