@@ -1,0 +1,54 @@
+"""What Hydra, OmegaConf and torch raise, as one short message: the rule, the value received, the fix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from framework import plugins, registry
+from framework.errors import ConfigError, is_mistake, nearest
+
+
+def explain(error: BaseException) -> str:
+    """Return the message for a user's mistake, or nothing where the error is none."""
+    if isinstance(error, ConfigError):
+        return str(error) + (_broken() if "does not exist" in str(error) else "")
+    if isinstance(error, OverrideParseException):
+        return f"'{error.override}' cannot be read: write key=value, lists as [a,b], texts with spaces in quotes."
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        kind, _, name = str(error.missing_cfg_file).rpartition("/")
+        return f"{kind or 'configuration'} '{name}' does not exist: {nearest(name, error.options or ())}{_broken()}"
+    if is_mistake(error):
+        return str(error)
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}."
+    if not isinstance(error, HydraException | OmegaConfBaseException):
+        return ""
+    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.parent_node is not None:
+        return _unknown_key(str(cause.full_key or cause.key), str(cause.key), dict(cause.parent_node))
+    if "Ambiguous value for argument" in str(error):
+        word = str(error).splitlines()[0].split()[-1]
+        return f"{word} has several values: add -m to run each, or write a list as [a,b]."
+    return str(error).splitlines()[0]
+
+
+def _unknown_key(full: str, key: str, siblings: dict[str, Any]) -> str:
+    kind, _, rest = full.partition(".")
+    name = rest.partition(".")[0]
+    if kind in registry.KINDS and registry.KINDS[kind].plural and name in registry.components(kind):
+        return f"{full}: {kind} '{name}' is not chosen: add {kind}=[{name}]."
+    if key in registry.KINDS:
+        choice = "[NAME]" if registry.KINDS[key].plural else "NAME"
+        return f"no {key} is chosen: add {key}={choice}; {nearest('', registry.components(key))}"
+    valid = [k for k in siblings if k not in ("hydra", "name")]
+    if full == key:
+        valid += [k for k in registry.KINDS if k not in valid]
+    owner = f" of {siblings['name']}" if kind in registry.KINDS and "name" in siblings else ""
+    return f"{full} is not a setting{owner}: {nearest(key, valid)}"
+
+
+def _broken() -> str:
+    return "".join(f" ({path} could not be read: {reason})" for path, reason in plugins.broken.items())

@@ -1,0 +1,149 @@
+"""The shape of a run: what is chosen, with every option checked and every default filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from framework import registry
+from framework.errors import ConfigError, nearest
+from framework.registry import KINDS, MISSING, Size, convert
+
+TRAINER = "framework.trainer:Trainer"
+SINGLE = tuple(kind for kind in KINDS if not KINDS[kind].plural)
+PLURAL = tuple(kind for kind in KINDS if KINDS[kind].plural)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A component by name: its own options, and those that every component of its kind has."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    common: dict[str, Any] = field(default_factory=dict)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return the choice in the shape of the YAML."""
+        return {"name": self.name, **self.options, **self.common}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that a run is configured with, as plain values."""
+
+    name: str
+    seed: int
+    overwrite: bool
+    model: Choice
+    data: Choice
+    loss: Choice
+    optimizer: Choice
+    scheduler: Choice
+    initializer: Choice | None
+    regularizer: dict[str, dict[str, Any]]
+    metric: dict[str, dict[str, Any]]
+    callback: dict[str, dict[str, Any]]
+    trainer: dict[str, Any]
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return the complete configuration in the shape of the YAML; `parse` takes it back."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {key: _plain(v.to_mapping() if isinstance(v, Choice) else v) for key, v in values.items()}
+
+
+def parse(mapping: Mapping[str, Any]) -> RunConfig:
+    """Check a composed configuration: every key, type and range.
+
+    Raises ConfigError naming the key, the rule and the value received, or the nearest key that exists.
+    """
+    known = {f.name for f in fields(RunConfig)}
+    for key in mapping:
+        if key not in known:
+            raise ConfigError(f"{key} is not a setting: {nearest(str(key), known)}")
+    chosen: dict[str, Any] = {kind: _choice(kind, mapping.get(kind)) for kind in SINGLE}
+    chosen |= {kind: _choices(kind, mapping.get(kind)) for kind in PLURAL}
+    return RunConfig(
+        name=convert(mapping.get("name", ""), str, "name"),
+        seed=convert(mapping.get("seed", 0), Size, "seed"),
+        overwrite=convert(mapping.get("overwrite", False), bool, "overwrite"),
+        **chosen,
+        trainer=registry.check_options(
+            registry.read_signature(TRAINER).options, _mapping(mapping.get("trainer"), "trainer"), "trainer"
+        ),
+    )
+
+
+def read(directory: Path, changes: Mapping[str, Any] | None = None) -> RunConfig:
+    """Read the configuration of a run's folder, with values changed by dotted key."""
+    path = directory / "config.yaml"
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"run={directory} is not the folder of a run: {path.name}: {error.strerror}.") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {str(error).splitlines()[0]}.") from None
+    content = _mapping(content, str(path))
+    for key, value in (changes or {}).items():
+        node: Any = content
+        *parents, last = key.split(".")
+        for parent in parents:
+            node = node.get(parent) if isinstance(node, dict) else None
+        if not isinstance(node, dict) or last not in node:
+            node = node if isinstance(node, dict) else content
+            raise ConfigError(f"{key} is not a setting of this run: {nearest(last, node)}")
+        node[last] = value
+    return parse(content)
+
+
+def default_values(kind: str, name: str) -> dict[str, Any]:
+    """Return the options of a component with their defaults, as the node that Hydra composes; ??? has none."""
+    options = registry.find(kind, name).signature.options + registry.common_options(kind)
+    return _defaults(options)
+
+
+def trainer_defaults() -> dict[str, Any]:
+    """Return the trainer's settings with their defaults."""
+    return _defaults(registry.read_signature(TRAINER).options)
+
+
+def _defaults(options: tuple[registry.Option, ...]) -> dict[str, Any]:
+    return {o.name: "???" if o.default is MISSING else _plain(o.default) for o in options}
+
+
+def _choice(kind: str, value: Any) -> Choice | None:
+    if value is None and kind == "initializer":
+        return None
+    given = dict(_mapping(value, kind))
+    name = given.pop("name", None)
+    if not isinstance(name, str):
+        raise ConfigError(f"{kind} is required: {kind}=... {nearest('', registry.components(kind))}")
+    own = registry.find(kind, name).signature.options
+    common = registry.common_options(kind)
+    checked = registry.check_options(own + common, given, kind)
+    return Choice(name, {o.name: checked[o.name] for o in own}, {o.name: checked[o.name] for o in common})
+
+
+def _choices(kind: str, value: Any) -> dict[str, dict[str, Any]]:
+    checked = {}
+    for name, given in _mapping({} if value is None else value, kind).items():
+        options = registry.find(kind, name).signature.options
+        where = f"{kind}.{name}"
+        checked[name] = registry.check_options(options, _mapping({} if given is None else given, where), where)
+    return checked
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where} must be a mapping of settings, got {value!r}.")
+    return dict(value)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value made of what YAML and JSON have."""
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, tuple | list) else value

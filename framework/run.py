@@ -1,0 +1,251 @@
+"""Configuration -> objects -> Trainer: the one place where things are built."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from framework import plugins, registry, reporting, signals
+from framework.account import Account
+from framework.batching import Batches, BatchOptions
+from framework.batching.split import split
+from framework.callbacks.base import Callback
+from framework.checkpoint import MODEL, load_model, write_json
+from framework.config import RunConfig, parse, read
+from framework.datasets.base import Data
+from framework.determinism import seed_everything
+from framework.distributed import SignalledError, divide_threads, launch, leave
+from framework.errors import ConfigError, is_mistake
+from framework.history import Result
+from framework.initializers import gain
+from framework.losses.weighing import announce
+from framework.parameters import GroupOptions, parameter_groups
+from framework.predictions import continued, read_inputs, write_predictions
+from framework.trainer import Trainer
+
+
+def train(config: RunConfig, directory: Path, overrides: Sequence[str]) -> Result:
+    """Train as configured, test the best model, and leave everything in the run's folder.
+
+    Raises ConfigError where the folder has a run already, unless `overwrite` says to replace it.
+    """
+    if (directory / "checkpoints").exists() and not config.overwrite:
+        raise ConfigError(f"{directory} has a run already: choose another hydra.run.dir, or set overwrite=true.")
+    with signals.listen() as received:
+        with received.interruptible():
+            data = build_data(config)
+            if config.trainer["devices"] > 1:
+                return _train_on_ranks(config, directory, overrides)
+        return _train(config, directory, overrides, data)
+
+
+def evaluate(directory: Path, changes: Mapping[str, Any] | None = None) -> dict[str, float]:
+    """Return the test figures of a run's best model, as result.json has them; `changes` are by dotted key."""
+    config = read(directory, changes)
+    if config.trainer["devices"] > 1:
+        try:
+            return dict(_launch(_evaluate, config, directory, ()))
+        except SignalledError:
+            raise KeyboardInterrupt from None
+    return _evaluate(config, directory, (), build_data(config))
+
+
+def predict(directory: Path, inputs: Path, output: Path, changes: Mapping[str, Any] | None = None) -> None:
+    """Write the outputs of a run's best model for a file of inputs: one row an example, as CSV.
+
+    A classifier's row is the class and the probability of each; otherwise it is the values. A language model
+    continues the text of the file instead.
+    """
+    config = read(directory, {**(changes or {}), "trainer.devices": 1})
+    data = build_data(config)
+    trainer = build(config, None, data).trainer
+    load_model(trainer.model, _best(directory))
+    if output.resolve() == inputs.resolve() or output.is_dir():
+        raise ConfigError(f"output={output} must be a file of its own, not the input nor a folder.")
+    if data.task == "language":
+        output.write_text(continued(inputs, trainer.model, data, config.seed), encoding="utf-8")
+    else:
+        write_predictions(output, trainer.predict(read_inputs(inputs, data)), data)
+
+
+def load(directory: Path | str, model: nn.Module | None = None) -> nn.Module:
+    """Return the trained model of a run's folder, in evaluation mode, with its best weights.
+
+    The data is not needed. A run started from Python has no configuration of its model: give one of the same form as
+    `model`.
+    """
+    directory = Path(directory)
+    best = _best(directory)
+    if model is None:
+        path = directory / "environment.json"
+        if not path.exists():
+            raise ConfigError(f"{directory} is of a run from Python: give a model of its form, load(DIR, model=…).")
+        shape = json.loads(path.read_text(encoding="utf-8"))["data"]
+        model = build_model(read(directory), tuple(shape["input_shape"]), shape["outputs"])
+    load_model(model, best)
+    return model.eval()
+
+
+@dataclass(frozen=True)
+class Session:
+    """A run's objects."""
+
+    trainer: Trainer
+    data: Data
+    options: BatchOptions
+
+    def batches(self, part: str) -> Batches | None:
+        """Return the batches of `train`, `validation` or `test`, or None where the data has no such part."""
+        examples = getattr(self.data, part)
+        return None if examples is None else self.trainer.batches(examples, self.options)
+
+
+def build_data(config: RunConfig) -> Data:
+    """Build the data set; one without validation set gives up a part of its training set, by seed."""
+    data: Data = registry.build("data", config.data.name, config.data.options, runtime={"seed": config.seed})
+    fraction = config.data.common["validation"]
+    if data.validation is not None or not fraction:
+        return data
+    rest, held_out = split(data.train, fraction, config.seed)
+    return replace(data, train=rest, validation=held_out)
+
+
+def build_model(config: RunConfig, input_shape: tuple[int, ...], outputs: int) -> nn.Module:
+    """Build the model, for data of this form, with its seed's initial weights."""
+    seed_everything(config.seed)
+    runtime = {"input_shape": input_shape, "outputs": outputs}
+    model: nn.Module = registry.build("model", config.model.name, config.model.options, runtime=runtime)
+    if config.initializer is not None:
+        activation = getattr(model, "activation", "linear")
+        chosen = config.initializer
+        registry.build("initializer", chosen.name, chosen.options, runtime={"gain": gain(activation)})(model)
+    return model
+
+
+def build(config: RunConfig, directory: Path | None, data: Data, extra: Sequence[Callback] = ()) -> Session:
+    """Build everything; `directory` is where the trainer writes, if anywhere."""
+    _refuse_pairs(config)
+    model = build_model(config, data.input_shape, data.outputs)
+    about = {"task": data.task, "outputs": data.outputs}
+    trainer = Trainer(
+        model,
+        loss=registry.build("loss", config.loss.name, config.loss.options),
+        optimizer=_build_optimizer(config, model),
+        regularizers=list(_build_all("regularizer", config.regularizer, about).values()),
+        metrics=_build_all("metric", config.metric, about),
+        callbacks=[*_build_all("callback", config.callback, {}).values(), *extra],
+        directory=directory,
+        overwrite=config.overwrite,
+        seed=config.seed,
+        **config.trainer,
+    )
+    session = Session(trainer, data, BatchOptions(**config.data.common))
+    steps = trainer.batches(data.train, session.options).steps
+    runtime = {"total_steps": trainer.limits.steps(steps), "steps_per_epoch": steps}
+    trainer.scheduler = registry.build("scheduler", config.scheduler.name, config.scheduler.options, runtime=runtime)
+    return session
+
+
+def _build_all(kind: str, chosen: Mapping[str, Mapping[str, Any]], runtime: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: registry.build(kind, name, options, runtime=runtime) for name, options in chosen.items()}
+
+
+def _build_optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimizer:
+    options = config.optimizer.options
+    groups = parameter_groups(
+        model,
+        lr=options.get("lr", 1.0),
+        weight_decay=options.get("weight_decay"),
+        options=GroupOptions(**config.optimizer.common),
+    )
+    built: torch.optim.Optimizer = registry.build(
+        "optimizer", config.optimizer.name, options, runtime={"params": groups}
+    )
+    return built
+
+
+def _refuse_pairs(config: RunConfig) -> None:
+    """Refuse the two ways of saying one thing at once."""
+    if "dropout" in config.regularizer and config.model.options.get("dropout"):
+        raise ConfigError(
+            f"model.dropout={config.model.options['dropout']:g} and regularizer=[dropout] both set the dropout rate: "
+            f"keep one."
+        )
+    if "weight_decay" in config.regularizer and config.optimizer.options.get("weight_decay"):
+        raise ConfigError(
+            f"optimizer.weight_decay={config.optimizer.options['weight_decay']:g} and regularizer=[weight_decay] both "
+            f"decay the weights: keep one, or set optimizer.weight_decay=0."
+        )
+
+
+def _train(config: RunConfig, directory: Path, overrides: Sequence[str], data: Data) -> Result:
+    """Train and test on this rank."""
+    note = announce(registry.build("loss", config.loss.name, config.loss.options))
+    session = build(config, directory, data, extra=[Account(config, overrides, data)])
+    if note and session.trainer.ranks.is_main:
+        reporting.note(note)
+    train_batches = session.batches("train")
+    result = session.trainer.fit(train_batches, session.batches("validation"))
+    test = session.batches("test")
+    if test is not None and result.best is not None and result.status in ("finished", "stopped_early"):
+        result.test = session.trainer.evaluator.score(test)
+        if session.trainer.ranks.is_main:
+            write_json(directory / "result.json", result.to_json())
+    return result
+
+
+def _evaluate(config: RunConfig, directory: Path, overrides: Sequence[str], data: Data) -> dict[str, float]:
+    """Score the test set on this rank with the best weights."""
+    session = build(config, None, data)
+    load_model(session.trainer.model, _best(directory))
+    test = session.batches("test")
+    if test is None:
+        raise ConfigError(f"data '{config.data.name}' has no test set.")
+    return session.trainer.evaluator.score(test)
+
+
+def _train_on_ranks(config: RunConfig, directory: Path, overrides: Sequence[str]) -> Result:
+    """Train in several processes; after a signal the result is what the main one wrote."""
+    try:
+        result: Result = _launch(_train, config, directory, overrides)
+    except SignalledError:
+        path = directory / "result.json"
+        if not path.exists():
+            raise KeyboardInterrupt from None
+        result = Result.from_json(json.loads(path.read_text(encoding="utf-8")))
+    return result
+
+
+def _launch(work: Any, config: RunConfig, directory: Path, overrides: Sequence[str]) -> Any:
+    return launch(_rank, config.trainer["devices"], work, config.to_mapping(), directory, list(overrides))
+
+
+def _rank(work: Any, config: Mapping[str, Any], directory: Path, overrides: Sequence[str]) -> Any:
+    """Run `work` in a process of the elastic agent's."""
+    divide_threads()
+    plugins.discover()
+    parsed = parse(config)
+    with signals.listen() as received:
+        try:
+            value = work(parsed, directory, overrides, build_data(parsed))
+        except (ValueError, TypeError) as error:
+            raise ConfigError(str(error)) if is_mistake(error) else error from None
+        if received.reason:
+            # the agent, which passed the signal on, waits for its ranks to be gone and not for what they return
+            os._exit(0)
+        leave()
+        return value
+
+
+def _best(directory: Path) -> Path:
+    path = directory / "best" / MODEL
+    if not path.exists():
+        raise ConfigError(f"{directory} has no best/{MODEL}: is it the folder of a run that was trained?")
+    return path
