@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -39,7 +40,11 @@ def train(config: RunConfig, directory: Path, overrides: Sequence[str]) -> Resul
     if (directory / "checkpoints").exists() and not config.overwrite:
         raise ConfigError(f"{directory} has a run already: choose another hydra.run.dir, or set overwrite=true.")
     with signals.listen() as received:
-        with received.interruptible():
+        # what may download, and what launches others, is left at once; the rest saves what it has first
+        at_once = config.data.options.get("download") or config.trainer["devices"] > 1
+        if at_once and received.reason:
+            raise KeyboardInterrupt
+        with received.interruptible() if at_once else contextlib.nullcontext():
             data = build_data(config)
             if config.trainer["devices"] > 1:
                 return _train_on_ranks(config, directory, overrides)

@@ -41,7 +41,8 @@ def train(arguments: list[str]) -> Exit:
     before = sys.argv
     sys.argv = [before[0], *flags, *overrides]
     try:
-        with composition.plain_errors():
+        # from here on, since Hydra makes the run's folder before it calls the job
+        with listen(), composition.plain_errors():
             hydra.main(version_base="1.3", config_path=str(home), config_name="train")(_job)()
     except Exception:
         discard_sweep()
@@ -66,13 +67,12 @@ def _job(composed: DictConfig) -> Outcome:
     outcome: dict[str, Any] | BaseException
     try:
         settings = config.parse(OmegaConf.to_container(composed, resolve=True))  # type: ignore[arg-type]  # a mapping
-        with listen():
-            from framework import reporting, run
+        from framework import reporting, run
 
-            for path, reason in plugins.broken.items():
-                reporting.note(f"{path} is left out: {reason}")
-            overrides = [f"{o[1:]}=null" if o.startswith("~") else o for o in HydraConfig.get().overrides.task]
-            result = run.train(settings, directory, overrides)
+        for path, reason in plugins.broken.items():
+            reporting.note(f"{path} is left out: {reason}")
+        overrides = [f"{o[1:]}=null" if o.startswith("~") else o for o in HydraConfig.get().overrides.task]
+        result = run.train(settings, directory, overrides)
         if HydraConfig.get().mode is not RunMode.MULTIRUN:
             reporting.print_summary(result, directory)
         outcome = result.to_json()
