@@ -11,10 +11,9 @@ ROOT = Path(framework.__file__).parent
 
 TIERS = [
     {"errors"},
-    {"registry"},
+    {"registry", "functions"},
     {"batching", "parameters", "history"},
     {
-        "functions",
         "losses",
         "optimizers",
         "schedulers",
