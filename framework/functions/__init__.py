@@ -1,13 +1,35 @@
 """Functions whose backward passes are written by hand: each with its derivation, proven against differentiation."""
 
+from framework.functions.bce import bce
+from framework.functions.bce_logits import bce_logits
 from framework.functions.contract import FUNCTIONS, Call, Function, HandWritten, hand_written
+from framework.functions.dropout import dropout
+from framework.functions.gelu import gelu
+from framework.functions.huber import huber
 from framework.functions.linear import linear
+from framework.functions.mse import mse
+from framework.functions.relu import relu
+from framework.functions.sigmoid import sigmoid
+from framework.functions.silu import silu
+from framework.functions.softmax import softmax
+from framework.functions.tanh import tanh
 
 __all__ = [
     "FUNCTIONS",
     "Call",
     "Function",
     "HandWritten",
+    "bce",
+    "bce_logits",
+    "dropout",
+    "gelu",
     "hand_written",
+    "huber",
     "linear",
+    "mse",
+    "relu",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "tanh",
 ]
