@@ -1,12 +1,15 @@
 """Functions whose backward passes are written by hand: each with its derivation, proven against differentiation."""
 
+from framework.functions.average_pool import average_pool2d
 from framework.functions.bce import bce
 from framework.functions.bce_logits import bce_logits
 from framework.functions.contract import FUNCTIONS, Call, Function, HandWritten, hand_written
+from framework.functions.convolution import conv2d
 from framework.functions.dropout import dropout
 from framework.functions.gelu import gelu
 from framework.functions.huber import huber
 from framework.functions.linear import linear
+from framework.functions.max_pool import max_pool2d
 from framework.functions.mse import mse
 from framework.functions.relu import relu
 from framework.functions.sigmoid import sigmoid
@@ -19,13 +22,16 @@ __all__ = [
     "Call",
     "Function",
     "HandWritten",
+    "average_pool2d",
     "bce",
     "bce_logits",
+    "conv2d",
     "dropout",
     "gelu",
     "hand_written",
     "huber",
     "linear",
+    "max_pool2d",
     "mse",
     "relu",
     "sigmoid",
