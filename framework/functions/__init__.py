@@ -6,6 +6,7 @@ from framework.functions.bce import bce
 from framework.functions.bce_logits import bce_logits
 from framework.functions.contract import FUNCTIONS, Call, Function, HandWritten, hand_written
 from framework.functions.convolution import conv2d
+from framework.functions.cross_entropy import cross_entropy
 from framework.functions.dropout import dropout
 from framework.functions.embedding import embedding
 from framework.functions.gelu import gelu
@@ -15,6 +16,7 @@ from framework.functions.huber import huber
 from framework.functions.l2 import l2
 from framework.functions.layer_norm import layer_norm
 from framework.functions.linear import linear
+from framework.functions.linear_cross_entropy import linear_cross_entropy
 from framework.functions.max_pool import max_pool2d
 from framework.functions.mse import mse
 from framework.functions.relu import relu
@@ -38,6 +40,7 @@ __all__ = [
     "bce",
     "bce_logits",
     "conv2d",
+    "cross_entropy",
     "dropout",
     "embedding",
     "gelu",
@@ -48,6 +51,7 @@ __all__ = [
     "l2",
     "layer_norm",
     "linear",
+    "linear_cross_entropy",
     "max_pool2d",
     "mse",
     "relu",
