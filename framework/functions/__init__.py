@@ -7,12 +7,15 @@ from framework.functions.bce_logits import bce_logits
 from framework.functions.contract import FUNCTIONS, Call, Function, HandWritten, hand_written
 from framework.functions.convolution import conv2d
 from framework.functions.cross_entropy import cross_entropy
+from framework.functions.distillation import distillation
 from framework.functions.dropout import dropout
 from framework.functions.embedding import embedding
+from framework.functions.focal import focal
 from framework.functions.gelu import gelu
 from framework.functions.gelu_mlp import gelu_mlp
 from framework.functions.gradient_reversal import gradient_reversal
 from framework.functions.huber import huber
+from framework.functions.info_nce import info_nce
 from framework.functions.l2 import l2
 from framework.functions.layer_norm import layer_norm
 from framework.functions.linear import linear
@@ -41,13 +44,16 @@ __all__ = [
     "bce_logits",
     "conv2d",
     "cross_entropy",
+    "distillation",
     "dropout",
     "embedding",
+    "focal",
     "gelu",
     "gelu_mlp",
     "gradient_reversal",
     "hand_written",
     "huber",
+    "info_nce",
     "l2",
     "layer_norm",
     "linear",
