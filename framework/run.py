@@ -24,12 +24,17 @@ from framework.datasets.base import Data
 from framework.determinism import seed_everything
 from framework.distributed import SignalledError, divide_threads, launch, leave
 from framework.errors import ConfigError, is_mistake
+from framework.gradients import Report, check_module
 from framework.history import Result
 from framework.initializers import gain
 from framework.losses.weighing import announce
 from framework.parameters import GroupOptions, parameter_groups
 from framework.predictions import continued, read_inputs, write_predictions
+from framework.regularizers.combined import Combined
 from framework.trainer import Trainer
+
+CHECKED = 8
+"""How many examples gradients are checked on."""
 
 
 def train(config: RunConfig, directory: Path, overrides: Sequence[str]) -> Result:
@@ -96,6 +101,33 @@ def load(directory: Path | str, model: nn.Module | None = None) -> nn.Module:
         model = build_model(read(directory), tuple(shape["input_shape"]), shape["outputs"])
     load_model(model, best)
     return model.eval()
+
+
+def check_gradients(config: RunConfig, *, full: bool = False) -> Report:
+    """Check the gradients of a run's model, loss and penalties in training mode, on a batch of its training set."""
+    session = build(
+        replace(config, trainer={**config.trainer, "devices": 1, "accumulate": 1}), None, build_data(config)
+    )
+    trainer = session.trainer
+    if trainer.place.type == "mps":
+        raise ConfigError("gradients are checked in float64, which Metal lacks: set trainer.device=cpu.")
+    regularization = Combined(trainer.regularizers)
+    regularization.prepare(trainer.model.train())
+    size = min(session.options.batch_size or CHECKED, CHECKED)
+    batches = trainer.batches(session.data.train, replace(session.options, batch_size=size))
+    _, batch = next(iter(next(batches.windows(0))))
+    inputs, target = regularization.on_batch(batch)
+    if full:
+        count = sum(p.numel() for p in trainer.model.parameters())
+        reporting.note(f"every single weight: {count + 1:,} forward passes of {len(target)} examples")
+    return check_module(
+        trainer.model,
+        inputs,
+        loss=trainer.loss,
+        target=target,
+        penalties={type(r).__name__: r.penalty for r in regularization.of_weights},
+        full=full,
+    )
 
 
 @dataclass(frozen=True)

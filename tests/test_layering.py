@@ -26,6 +26,7 @@ TIERS = [
     {"signals", "distributed", "determinism", "precision", "checkpoint", "tensorboard", "callbacks", "plotting"},
     {
         "objective",
+        "gradients",
         "meters",
         "monitor",
         "limits",
@@ -36,7 +37,7 @@ TIERS = [
         "environment",
         "predictions",
     },
-    {"trainer"},
+    {"trainer", "testing"},
     {"plugins", "config"},
     {"run", "account"},
     {"cli", "__main__"},

@@ -14,9 +14,10 @@ framework -m [OVERRIDES]           a sweep: optimizer=sgd,adam seed=1,2
 framework evaluate run=DIR         the test figures of a run's best model
 framework predict run=DIR input=FILE [output=FILE]
 framework plot scheduler=NAME [OVERRIDES] [steps_per_epoch=100] [output=FILE.png]
+framework check gradients [OVERRIDES | function=NAME] [--full] [--json FILE]
 framework [OVERRIDES] --help       every group, its options, and the composed settings"""
 
-COMMANDS = ("train", "evaluate", "predict", "plot")
+COMMANDS = ("train", "evaluate", "predict", "plot", "check")
 
 
 def main() -> None:
@@ -40,8 +41,10 @@ def run(arguments: list[str]) -> Exit:
         print(USAGE)
         return Exit.OK
     from framework.cli import commands
+    from framework.cli.check import check
 
-    return {"evaluate": commands.evaluate, "predict": commands.predict, "plot": commands.plot}[command](rest)
+    work: Callable[[list[str]], Exit] = check if command == "check" else getattr(commands, command)
+    return work(rest)
 
 
 def split_command(arguments: list[str]) -> tuple[str, list[str]]:
