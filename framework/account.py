@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from framework import registry
+from framework import registry, reporting
 from framework.callbacks.base import Callback
 from framework.checkpoint import write_json
 from framework.config import RunConfig
@@ -37,6 +37,8 @@ class Account(Callback):
         (directory / "overrides.yaml").write_text(to_yaml(list(self.overrides)), encoding="utf-8")
         write_json(directory / "environment.json", {**environment(), "plugins": self._plugins(), "data": self.shape})
         board.text("config", f"```yaml\n{settings}```")
+        board.text("backprop", trainer.backpropagate.why)
+        reporting.note(trainer.backpropagate.why)
         part = "train" if trainer.validation_batches is None else "val"
         compared = dict.fromkeys([trainer.score.name, *(f"{name}/{part}" for name in ("loss", *trainer.metrics))])
         board.hparams({"seed": self.config.seed, **self._chosen()}, list(compared))

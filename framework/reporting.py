@@ -11,7 +11,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from torch import Tensor
 
+from framework.backprop.explanation import Explanation
 from framework.history import Result, Status
 
 STYLES: dict[Status, str] = {
@@ -21,6 +23,9 @@ STYLES: dict[Status, str] = {
     "preempted": "yellow",
     "failed": "red",
 }
+
+READABLE = 32
+"""The numbers that a tensor may have for them to be printed one by one."""
 
 
 def note(text: str) -> None:
@@ -81,6 +86,29 @@ def print_sweep(
         if result.get("error"):
             console.print(Text(f"{job}: {result['error']}"), soft_wrap=True)
     _print_place(home, console)
+
+
+def print_explanation(explanation: Explanation, console: Console | None = None) -> None:
+    """Print the terms of both passes: the values of a network so small that they can be read, else their norms."""
+    console = console or Console()
+    terms = [*explanation.forward, *explanation.backward]
+    small = all(term.value.numel() <= READABLE for term in terms)
+    for title, part in (("forward", explanation.forward), ("backward", explanation.backward)):
+        table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+        for name in ("", "is", "shape", "value" if small else "norm", *(() if small else ("largest",))):
+            table.add_column(name, justify="right" if name in ("norm", "largest") else "left")
+        for term in part:
+            value = term.value.detach()
+            shape = "×".join(map(str, value.shape)) or "1"
+            numbers = [_values(value)] if small else [f"{value.norm():.4g}", f"{value.abs().max():.4g}"]
+            table.add_row(Text(term.symbol), Text(term.formula), shape, *map(Text, numbers))
+        console.print(table)
+
+
+def _values(value: Tensor) -> str:
+    """Return a tensor's numbers, a row a line."""
+    rows = value.reshape(-1, value.shape[-1]) if value.ndim else value.reshape(1, 1)
+    return "\n".join("  ".join(f"{number: .4f}" for number in row) for row in rows.tolist())
 
 
 def _job_scores(result: Mapping[str, Any]) -> dict[str, float | None]:

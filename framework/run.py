@@ -15,6 +15,8 @@ from torch import nn
 
 from framework import plugins, registry, reporting, signals
 from framework.account import Account
+from framework.backprop import explanation
+from framework.backprop.explanation import Explanation
 from framework.batching import Batches, BatchOptions
 from framework.batching.split import split
 from framework.callbacks.base import Callback
@@ -83,6 +85,20 @@ def predict(directory: Path, inputs: Path, output: Path, changes: Mapping[str, A
         output.write_text(continued(inputs, trainer.model, data, config.seed), encoding="utf-8")
     else:
         write_predictions(output, trainer.predict(read_inputs(inputs, data)), data)
+
+
+def explain(config: RunConfig, example: int) -> Explanation:
+    """Return one training example's forward and backward pass through the model as it is before training.
+
+    Raises ConfigError where there is no such example, or the model or the loss has no hand-written backward.
+    """
+    data = build_data(config)
+    session = build(config, None, data)
+    if not 0 <= example < len(data.train):
+        raise ConfigError(f"example={example}: the training set has examples 0 to {len(data.train) - 1}.")
+    trainer = session.trainer
+    inputs, target = data.train.to(trainer.place).gather(torch.tensor([example], device=trainer.place))
+    return explanation.explain(trainer.model.eval(), trainer.loss, inputs, target)
 
 
 def load(directory: Path | str, model: nn.Module | None = None) -> nn.Module:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from framework import distributed, registry, signals
+from framework import backprop, distributed, registry, signals
 from framework.batching import Batches, BatchOptions, Layout, Window, as_batches
 from framework.callbacks.base import Callback
 from framework.determinism import deterministic, keeping_random_state, seed_step
@@ -58,7 +58,7 @@ class Trainer:
     best model, early stopping and `target`: by default loss/val, or loss/train without a validation set; `patience`
     counts evaluations. `evaluate_every` is a number of epochs, or "500 steps". `accumulate` splits each step's batch
     into so many micro-batches; of a user's DataLoader, so many batches make a step. `clip_norm` and `clip_value` bound
-    the gradients.
+    the gradients. `backprop` is by hand, layer by layer, or by autograd; auto goes by hand where all allows it.
     """
 
     model: nn.Module
@@ -92,6 +92,7 @@ class Trainer:
     deterministic: bool = False
     gradient_checkpointing: bool = False
     compile: Literal["off", "model"] = "off"
+    backprop: Literal["auto", "manual", "autograd"] = "auto"
 
     def __post_init__(self) -> None:
         settings = registry.read_signature("framework.trainer:Trainer").options
@@ -190,6 +191,9 @@ class Trainer:
         self.wrapped = self.ranks.wrap(self.network)
         if not self.model.training:
             self.model.train()
+        self.backpropagate = backprop.choose(
+            self.backprop, self.model, self.wrapped, self.goal, self.mixed, self.ranks.count
+        )
         directory = Path(self.directory) if self.directory else None
         self.record = Record(self, directory, self.callbacks)
         self.evaluator.rehearse(self.train_batches)
@@ -238,13 +242,9 @@ class Trainer:
             seed_step(self.place, self.seed, "micro-batch", self.progress.step, slot)
             batch = self.regularization.on_batch(batch)
             with self.ranks.reducing(self.wrapped, now=position == len(window)):
-                with self.mixed.autocast():
-                    mean, weight, outputs = self.goal(self.wrapped, batch)
-                if window.idle:
-                    weight, outputs = weight * 0, None
-                self.mixed.scaled(window.share(mean, weight)).backward()
+                mean, weight, outputs = self.backpropagate(window, batch)
             total = total + weight
-            self.record.means.add("loss/train", weighed(mean.detach(), weight), weight, shared=True)
+            self.record.means.add("loss/train", weighed(mean, weight), weight, shared=True)
             self.record.meter.add(outputs)
 
         skip = self._finish_gradients(window, total)

@@ -26,6 +26,7 @@ TIERS = [
     {"signals", "distributed", "determinism", "precision", "checkpoint", "tensorboard", "callbacks", "plotting"},
     {
         "objective",
+        "backprop",
         "gradients",
         "meters",
         "monitor",

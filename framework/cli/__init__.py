@@ -14,10 +14,11 @@ framework -m [OVERRIDES]           a sweep: optimizer=sgd,adam seed=1,2
 framework evaluate run=DIR         the test figures of a run's best model
 framework predict run=DIR input=FILE [output=FILE]
 framework plot scheduler=NAME [OVERRIDES] [steps_per_epoch=100] [output=FILE.png]
+framework explain [OVERRIDES] [example=0]   every z, a, δ and ∂L/∂W of one example
 framework check gradients [OVERRIDES | function=NAME] [--full] [--json FILE]
 framework [OVERRIDES] --help       every group, its options, and the composed settings"""
 
-COMMANDS = ("train", "evaluate", "predict", "plot", "check")
+COMMANDS = ("train", "evaluate", "predict", "plot", "explain", "check")
 
 
 def main() -> None:

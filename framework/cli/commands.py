@@ -1,4 +1,4 @@
-"""framework evaluate, predict and plot."""
+"""framework evaluate, predict, plot and explain."""
 
 from __future__ import annotations
 
@@ -69,6 +69,20 @@ def plot(arguments: list[str]) -> Exit:
     print(plotting.draw_curve(rates, title=title))
     plotting.save_curve(list(range(len(rates))), {"lr": rates}, output, title=title, xlabel="step", ylabel="lr")
     print(f"picture: {output}")
+    return Exit.OK
+
+
+def explain(arguments: list[str]) -> Exit:
+    """Print every term of one example's forward and backward pass."""
+    own = [a for a in arguments if a.startswith("example=")]
+    values = {"example": 0, **composition.values_of(own)}
+    _, folder, overrides = composition.split_flags([a for a in arguments if a not in own])
+    composed = composition.composed(overrides, folder)
+    settings = config.parse(OmegaConf.to_container(composed, resolve=True))  # type: ignore[arg-type]  # a mapping
+    example = registry.convert(values["example"], registry.Size, "example")
+    from framework import reporting, run
+
+    reporting.print_explanation(run.explain(settings, example))
     return Exit.OK
 
 

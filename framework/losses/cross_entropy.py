@@ -108,8 +108,10 @@ def split_ignored(target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
 
 def row_weights(target: Tensor, ignore_index: int, class_weights: Tensor | None) -> Tensor:
     """Return what each class index counts: its class's weight or 1, and 0 where it is ignored."""
+    if class_weights is None:
+        return target != ignore_index
     valid, index = split_ignored(target, ignore_index)
-    return valid if class_weights is None else class_weights[index] * valid
+    return class_weights[index] * valid
 
 
 def _without(shape: Sequence[int], dim: int) -> tuple[int, ...]:

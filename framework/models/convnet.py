@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
 from framework.errors import ConfigError
 from framework.models.activations import Activation, activation_layer, initialize
+from framework.models.layered import Layered
 from framework.models.norms import Norm, norm_layers
 from framework.registry import Count, Probability, Size, model
 
 
 @model("convnet")
-class ConvNet(nn.Module):
+class ConvNet(Layered):
     """Convolutional network: conv, [norm], activation, 2×2 max pooling for each stage, then linear layers.
 
     images (N, C, H, W), or (N, H, W) for an `input_shape` (H, W) -> logits (N, outputs), as LeCun et al.
@@ -61,11 +62,6 @@ class ConvNet(nn.Module):
             features = hidden
         self.layers = nn.Sequential(*layers, nn.Dropout(dropout), nn.Linear(features, outputs))
         initialize(self.layers, activation)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return the logits."""
-        logits: Tensor = self.layers(inputs)
-        return logits
 
 
 def _image(shape: tuple[int, ...]) -> tuple[int, int, int]:

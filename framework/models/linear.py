@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 
-from torch import Tensor, nn
+from torch import nn
 
 from framework.models.activations import initialize
+from framework.models.layered import Layered
 from framework.registry import model
 
 
 @model("linear")
-class Linear(nn.Module):
+class Linear(Layered):
     """Linear (for classes, logistic) regression: logits = W x + b.
 
     inputs (N, *input_shape), flattened -> logits (N, outputs). Weights start Xavier uniform, biases zero.
@@ -23,8 +24,3 @@ class Linear(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(input_shape), outputs))
         initialize(self.layers, self.activation)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return the logits."""
-        logits: Tensor = self.layers(inputs)
-        return logits

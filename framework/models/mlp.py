@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
 from framework.models.activations import Activation, activation_layer, initialize
+from framework.models.layered import Layered
 from framework.models.norms import Norm, norm_layers
 from framework.registry import Count, Probability, model
 
 
 @model("mlp")
-class MLP(nn.Module):
+class MLP(Layered):
     """Multilayer perceptron: h ← dropout(f(norm(W h + b))) for each hidden width, then logits = W h + b.
 
     inputs (N, *input_shape), flattened -> logits (N, outputs). The chapter's forward pass, z = W a + b and
@@ -46,8 +47,3 @@ class MLP(nn.Module):
             features = width
         self.layers = nn.Sequential(*layers, nn.Linear(features, outputs))
         initialize(self.layers, activation)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return the logits."""
-        logits: Tensor = self.layers(inputs)
-        return logits

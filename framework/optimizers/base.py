@@ -27,7 +27,6 @@ class Optimizer(torch.optim.Optimizer):
 
     # Torch wraps these against torch.compile; the wrapper's first call imports torch._dynamo, taking 1 s.
     add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
-    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
     state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
     load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
 
@@ -37,6 +36,15 @@ class Optimizer(torch.optim.Optimizer):
         The lists have one entry a parameter. `grads` may be the parameters' own `grad`: don't change them.
         """
         raise NotImplementedError
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients, or with `set_to_none` off make them 0."""
+        for group in self.param_groups:
+            for param in group["params"]:
+                if set_to_none or param.grad is None:
+                    param.grad = None
+                else:
+                    param.grad = torch.zeros_like(param.grad)
 
     @overload
     def step(self, closure: None = None) -> None: ...

@@ -1,0 +1,5 @@
+"""How the gradients of a micro-batch come to be: by hand, layer by layer, or by autograd."""
+
+from framework.backprop.passes import Autograd, Manual, Pass, choose
+
+__all__ = ["Autograd", "Manual", "Pass", "choose"]

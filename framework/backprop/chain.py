@@ -1,0 +1,85 @@
+"""A network as the chapter has it: layer after layer forward, the error signal layer after layer back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from framework.backprop.context import Context
+from framework.backprop.layers import ByHand, by_hand
+
+
+class Link:
+    """One function of the chain, called: its output, and what its backward needs."""
+
+    __slots__ = ("arguments", "context", "function", "layer", "output", "shape")
+
+    def __init__(self, layer: nn.Module, step: ByHand, needs_inputs: bool) -> None:
+        self.layer = layer
+        self.function, self.arguments = step.function, step.arguments
+        self.shape: torch.Size | None = None
+        inputs = self.arguments[0]
+        if step.rowwise and inputs.ndim != 2:
+            self.shape = inputs.shape
+            self.arguments = (inputs.reshape(-1, inputs.shape[-1]), *self.arguments[1:])
+        self.context = Context()
+        self.context.needs_input_grad = (needs_inputs, *map(_is_trained, self.arguments[1:]))
+        output = self.function.forward(*self.arguments)
+        self.function.setup_context(self.context, self.arguments, output)
+        if step.observe:
+            step.observe(output)
+        output = output[0] if isinstance(output, tuple) else output
+        self.output: Tensor = output if self.shape is None else output.view(self.shape)
+
+    def backward(self, delta: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradient of each argument, the layer's input first, given that of the output."""
+        if self.shape is not None:
+            delta = delta.reshape(-1, self.shape[-1])
+        found = self.function.backward(self.context, delta)
+        first, *others = found if isinstance(found, tuple) else (found,)
+        return first if first is None or self.shape is None else first.view(self.shape), *others
+
+
+def _is_trained(argument: Any) -> bool:
+    return isinstance(argument, nn.Parameter) and argument.requires_grad
+
+
+def forward(network: nn.Module, inputs: Tensor) -> tuple[Tensor, list[Link]]:
+    """Return the output of a network of layers, and the links that lead to it."""
+    links: list[Link] = []
+    trained = False
+    for layer in layers_of(network):
+        step = by_hand(layer, inputs)
+        if step is None:
+            continue
+        link = Link(layer, step, needs_inputs=trained)
+        trained = trained or any(link.context.needs_input_grad)
+        inputs = link.output
+        links.append(link)
+    return inputs, links
+
+
+def backward(links: list[Link], delta: Tensor) -> Iterator[tuple[Link, Tensor, tuple[Tensor | None, ...]]]:
+    """Yield, from the last link to the first, the link, the error signal at its output, and its gradients.
+
+    The error signal of a layer is reused for the one before it, as the chapter has it: δ ← Wᵀδ · f′.
+    """
+    for link in reversed(links):
+        gradients = link.backward(delta)
+        yield link, delta, gradients
+        if gradients[0] is None:
+            return
+        delta = gradients[0]
+
+
+def layers_of(network: nn.Module) -> Iterator[nn.Module]:
+    """Yield the layers of a network that is nothing but them, in order."""
+    for layer in network._modules.values():  # children() would leave out a layer that stands there twice
+        assert layer is not None
+        if type(layer) is nn.Sequential:
+            yield from layers_of(layer)
+        else:
+            yield layer

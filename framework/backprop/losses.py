@@ -1,0 +1,105 @@
+"""Which hand-written function a loss is, and with what arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from framework import losses
+from framework.backprop.context import Context
+from framework.functions.bce import BCE
+from framework.functions.bce_logits import BCELogits
+from framework.functions.contract import Function
+from framework.functions.cross_entropy import CrossEntropy, target_rows, to_rows
+from framework.functions.huber import Huber
+from framework.functions.mse import MSE
+from framework.losses.base import check_same_shape
+
+
+@dataclass(slots=True)
+class LossByHand:
+    """A function and its arguments, the prediction first; `undo` gives its gradient the prediction's shape."""
+
+    function: type[Function]
+    arguments: tuple[Any, ...]
+    undo: Callable[[Tensor], Tensor] | None = None
+
+
+def _over_elements(function: type[Function], *options: str) -> Callable[[Any, Tensor, Tensor], LossByHand]:
+    """Return the rule of a loss over elements, with some of its attributes as options."""
+
+    def rule(loss: nn.Module, prediction: Tensor, target: Tensor) -> LossByHand:
+        check_same_shape(loss, prediction, target)
+        return LossByHand(function, (prediction, target, *(getattr(loss, name) for name in options), "mean"))
+
+    return rule
+
+
+def _classes_last(
+    prediction: Tensor, target: Tensor, dim: int, weights: Tensor | None, ignored: int, smoothing: float
+) -> LossByHand:
+    """Return cross-entropy over rows, whichever dimension of the prediction its classes are."""
+    options = (weights, ignored, smoothing, 0.0, None, "mean")
+    if prediction.ndim == 2 and dim == 1:
+        return LossByHand(CrossEntropy, (prediction, target_rows(target, prediction.shape[1]), *options))
+    moved = prediction.movedim(dim, -1)
+    target = target.movedim(dim, -1) if target.is_floating_point() else target
+    rows = to_rows(moved)
+    return LossByHand(
+        CrossEntropy,
+        (rows, target_rows(target, rows.shape[1]), *options),
+        lambda gradient: gradient.view(moved.shape).movedim(-1, dim),
+    )
+
+
+def _cross_entropy(loss: losses.CrossEntropy, prediction: Tensor, target: Tensor) -> LossByHand:
+    dim = loss.find_classes(prediction, target)
+    return _classes_last(prediction, target, dim, loss.class_weights, loss.ignore_index, loss.label_smoothing)
+
+
+def _torch_cross_entropy(loss: nn.CrossEntropyLoss, prediction: Tensor, target: Tensor) -> LossByHand:
+    dim = min(1, prediction.ndim - 1)
+    return _classes_last(prediction, target, dim, loss.weight, loss.ignore_index, loss.label_smoothing)
+
+
+RULES: dict[type[nn.Module], Callable[[Any, Tensor, Tensor], LossByHand]] = {
+    losses.CrossEntropy: _cross_entropy,
+    losses.MSE: _over_elements(MSE),
+    losses.Huber: _over_elements(Huber, "delta"),
+    losses.BCE: _over_elements(BCE),
+    losses.BCELogits: _over_elements(BCELogits, "pos_weight"),
+    nn.CrossEntropyLoss: _torch_cross_entropy,
+    nn.MSELoss: _over_elements(MSE),
+    nn.HuberLoss: _over_elements(Huber, "delta"),
+    nn.BCEWithLogitsLoss: _over_elements(BCELogits, "pos_weight"),
+}
+"""What each loss is by hand."""
+
+
+def differentiate(
+    loss: nn.Module, prediction: Tensor, target: Tensor, cotangent: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Return a loss and the error signal that it sends back, ∂L/∂prediction times the cotangent of the loss."""
+    step = RULES[type(loss)](loss, prediction, target)
+    context = Context()
+    context.needs_input_grad = (True, *(False for _ in step.arguments[1:]))
+    output: Any = step.function.forward(*step.arguments)
+    step.function.setup_context(context, step.arguments, output)
+    value: Tensor = output[0] if isinstance(output, tuple) else output
+    delta: Tensor = step.function.backward(context, cotangent(value))[0]
+    return value, step.undo(delta) if step.undo else delta
+
+
+def obstacle(loss: Any) -> str:
+    """Return why a loss cannot be run by hand, or nothing where it can."""
+    name = getattr(loss, "__name__", type(loss).__name__)
+    if type(loss) not in RULES:
+        return f"{name} has no hand-written backward"
+    if getattr(loss, "reduction", "mean") != "mean":
+        return f"{name} has reduction={loss.reduction!r}"
+    if isinstance(loss, nn.BCEWithLogitsLoss) and loss.weight is not None:
+        return f"{name} has a weight"
+    return ""
