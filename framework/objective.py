@@ -34,14 +34,19 @@ class Supervised:
 
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor | float, Any]:
         """Return mean, weight and (prediction, target)."""
-        if not (isinstance(batch, tuple | list) and len(batch) == 2):
-            raise ValueError(
-                f"a batch must be (inputs, target), got {_shape(batch)}: pass objective=, a function of "
-                f"(model, batch) that returns (mean, weight, outputs)."
-            )
-        inputs, target = batch
+        inputs, target = inputs_and_target(batch)
         prediction = model(inputs)
         return self.loss(prediction, target), weigh(self.loss, target), (prediction, target)
+
+
+def inputs_and_target(batch: Batch) -> tuple[Any, Any]:
+    """Return the two parts of a batch; raise ValueError for another kind of batch."""
+    if not (isinstance(batch, tuple | list) and len(batch) == 2):
+        raise ValueError(
+            f"a batch must be (inputs, target), got {_shape(batch)}: pass objective=, a function of "
+            f"(model, batch) that returns (mean, weight, outputs)."
+        )
+    return batch[0], batch[1]
 
 
 def _shape(batch: Batch) -> str:

@@ -14,7 +14,7 @@ from framework.batching.sets import Batch
 from framework.errors import ConfigError
 from framework.losses.weighing import weigh
 from framework.models.layered import Layered
-from framework.objective import Objective, Supervised
+from framework.objective import Objective, Supervised, inputs_and_target
 from framework.precision import Precision
 
 Backprop = Literal["auto", "manual", "autograd"]
@@ -76,7 +76,7 @@ class Manual:
             or not all(m.training for m in self.batch_norms)
         ):
             return self._step_aside(window, batch)
-        inputs, target = batch
+        inputs, target = inputs_and_target(batch)
         prediction, links = chain.forward(self.network, inputs)
         weight = weigh(self.loss, target)
         mean, delta = losses.differentiate(

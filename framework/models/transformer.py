@@ -111,6 +111,10 @@ class Transformer(nn.Module):
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
         """Return the logits of each position's next token; raises ValueError where T > block."""
+        return functional.linear(self.hidden(tokens_BT), self.tokens.weight)
+
+    def hidden(self, tokens_BT: Tensor) -> Tensor:
+        """Return what the output layer sees, (B, T, width): `tokens.weight` makes logits of it."""
         length = tokens_BT.shape[1]
         if length > self.block_size:
             raise ValueError(
@@ -121,7 +125,8 @@ class Transformer(nn.Module):
         stream_BTC = self.dropout(self.tokens(tokens_BT) + self.positions(positions_T))
         for block in self.blocks:
             stream_BTC = block(stream_BTC)
-        return functional.linear(self.norm(stream_BTC), self.tokens.weight)
+        hidden_BTC: Tensor = self.norm(stream_BTC)
+        return hidden_BTC
 
     @torch.no_grad()
     def generate(
