@@ -7,4 +7,5 @@ if [ "${1:-}" = "--slow" ]; then marker=""; fi
 ruff format --check .
 ruff check .
 mypy
-python -m pytest -m "$marker"
+# one thread a process: those that share cores wait for each other's threads
+OMP_NUM_THREADS=1 python -m pytest --numprocesses logical --dist worksteal -m "$marker"

@@ -13,7 +13,8 @@ from framework.backprop.context import Context
 from framework.functions.bce import BCE
 from framework.functions.bce_logits import BCELogits
 from framework.functions.contract import Function
-from framework.functions.cross_entropy import CrossEntropy, target_rows, to_rows
+from framework.functions.cross_entropy import CrossEntropy
+from framework.functions.cross_entropy_rows import target_rows, to_rows
 from framework.functions.huber import Huber
 from framework.functions.mse import MSE
 from framework.losses.base import check_same_shape

@@ -10,7 +10,7 @@ from torch._C._functorch import is_legacy_batchedtensor
 from torch.nn import functional
 
 from framework.functions.contract import Call, Function, hand_written, pull_back
-from framework.functions.cross_entropy import (
+from framework.functions.cross_entropy_rows import (
     Rows,
     at_least_float32,
     check_options,
