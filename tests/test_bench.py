@@ -170,6 +170,8 @@ def test_measures_prints_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             assert len(numbers["seconds"]) == 2
             assert numbers["saved"] == 6 * 4 * 4
     assert "earns its place" in section
+    assert bench.main(["gradients", "--from", str(tmp_path / "n.json")]) == 0
+    assert section.strip() in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("tiny")
@@ -197,6 +199,7 @@ def test_a_page_without_marks_is_left_alone(tmp_path: Path):
         (["gradients", "xyz"], "bench gradients: no function to measure is called 'xyz': choose from "),
         (["gradients", "--rounds", "0"], "bench gradients: --rounds must be at least 1, got 0."),
         (["gradients", "--rounds", "many"], "bench gradients: argument --rounds: invalid int value: 'many'"),
+        (["gradients", "--from", "no.json"], "bench gradients: --from reads a file that --json wrote, got no.json."),
         (["gradients", "linear", "--write"], "bench gradients: --write makes the whole table: leave out the names."),
         (
             ["gradients", "--json", "no/n.json"],

@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -207,9 +208,8 @@ def targets(rows: Iterable[Row]) -> str:
     return "| target, alone | of | at most | measured | met |\n|---|---|---|---|---|\n" + "\n".join(lines)
 
 
-def description(rows: list[Row]) -> str:
+def description(rows: list[Row], facts: dict[str, str]) -> str:
     """Return what the numbers were measured on and how often."""
-    facts = machine()
     counts = [len(n.seconds) for row in rows for setting in row.numbers.values() for n in setting.values()]
     return (
         f"{facts['processor']}, {facts['cores']} cores, {facts['threads']} threads; torch {facts['torch']}, "
@@ -221,7 +221,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """Return the options; exit with code 2 and one message where they are wrong."""
     parser = Parser("gradients", __doc__, ROUNDS)
     parser.add_argument("names", nargs="*", metavar="NAME", help="functions to measure; all, where none is named")
+    parser.add_argument(
+        "--from", dest="source", type=Path, metavar="FILE", help="measure nothing: take the numbers that --json wrote"
+    )
     options = parser.checked(arguments)
+    if options.source and not options.source.is_file():
+        parser.error(f"--from reads a file that --json wrote, got {options.source}.")
     measured = [name for name in CASES if name in FUNCTIONS]
     for name in options.names:
         if name not in measured:
@@ -237,26 +242,44 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str]) -> int:
     """Measure, print, and write what was asked for."""
     options = parse(arguments)
-    start = time.perf_counter()
-    rows = []
-    for name in options.names:
-        begun = time.perf_counter()
-        cases = [cases[name] for cases in (CASES, OTHER_CASES) if name in cases]
-        made = [measure(FUNCTIONS[name], case, options.rounds) for case in cases]
-        rows += made
-        compiling = sum(n.compile_seconds for row in made for setting in row.numbers.values() for n in setting.values())
-        took = time.perf_counter() - begun
-        print(f"{name}: {took:.1f} s, of them the first steps with what they compile {compiling:.1f} s", flush=True)
-    section = tables(rows, description(rows))
-    print(f"\n{section}\n\n{time.perf_counter() - start:.0f} s in all; ours / eager / compile in each cell.")
+    if options.source:
+        content = json.loads(options.source.read_text(encoding="utf-8"))
+        rows, facts = [_from_json(row) for row in content["functions"]], content["machine"]
+    else:
+        rows, facts = _measure_all(options.names, options.rounds), machine()
+    section = tables(rows, description(rows, facts))
+    print(f"\n{section}\n\nours / eager / compile in each cell.")
     if unmeasured := sorted(FUNCTIONS.keys() - CASES.keys()):
         print(f"Without a size to measure: {', '.join(unmeasured)}.")
     if options.json:
-        content = {"machine": machine(), "tolerance": TOLERANCE, "functions": [_as_json(row) for row in rows]}
+        content = {"machine": facts, "tolerance": TOLERANCE, "functions": [_as_json(row) for row in rows]}
         options.json.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if options.write:
         rewrite(DOCS / "gradients.md", "bench: gradients", section)
     return 0
+
+
+def _measure_all(names: list[str], rounds: int) -> list[Row]:
+    start = time.perf_counter()
+    rows = []
+    for name in names:
+        begun = time.perf_counter()
+        cases = [cases[name] for cases in (CASES, OTHER_CASES) if name in cases]
+        made = [measure(FUNCTIONS[name], case, rounds) for case in cases]
+        rows += made
+        compiling = sum(n.compile_seconds for row in made for setting in row.numbers.values() for n in setting.values())
+        took = time.perf_counter() - begun
+        print(f"{name}: {took:.1f} s, of them the first steps with what they compile {compiling:.1f} s", flush=True)
+    print(f"{time.perf_counter() - start:.0f} s in all")
+    return rows
+
+
+def _from_json(row: dict[str, Any]) -> Row:
+    numbers = {
+        setting: {name: Numbers(**found) for name, found in contestants.items()}
+        for setting, contestants in row["numbers"].items()
+    }
+    return Row(row["name"], row["size"], numbers)
 
 
 def _as_json(row: Row) -> dict[str, Any]:
