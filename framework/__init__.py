@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from framework.callbacks import Callback
+    from framework.checkpoint import CheckpointOptions
     from framework.errors import ConfigError
     from framework.objective import Objective
     from framework.parameters import parameter_groups
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Callback",
+    "CheckpointOptions",
     "ConfigError",
     "Objective",
     "Regularizer",
@@ -48,6 +50,7 @@ __all__ = [
 
 _HOMES = {
     "Callback": "callbacks",
+    "CheckpointOptions": "checkpoint",
     "ConfigError": "errors",
     "Objective": "objective",
     "Regularizer": "regularizers",

@@ -13,7 +13,12 @@ from framework import registry
 from framework.errors import ConfigError, nearest
 from framework.registry import KINDS, MISSING, Size, convert
 
-TRAINER = "framework.trainer:Trainer"
+SECTIONS = {
+    "trainer": "framework.trainer:Trainer",
+    "checkpoint": "framework.checkpoint.options:CheckpointOptions",
+}
+"""The settings that no component has, by their first word, and the class whose options they are."""
+
 SINGLE = tuple(kind for kind in KINDS if not KINDS[kind].plural)
 PLURAL = tuple(kind for kind in KINDS if KINDS[kind].plural)
 
@@ -48,6 +53,7 @@ class RunConfig:
     metric: dict[str, dict[str, Any]]
     callback: dict[str, dict[str, Any]]
     trainer: dict[str, Any]
+    checkpoint: dict[str, Any]
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the complete configuration in the shape of the YAML; `parse` takes it back."""
@@ -66,14 +72,12 @@ def parse(mapping: Mapping[str, Any]) -> RunConfig:
             raise ConfigError(f"{key} is not a setting: {nearest(str(key), known)}")
     chosen: dict[str, Any] = {kind: _choice(kind, mapping.get(kind)) for kind in SINGLE}
     chosen |= {kind: _choices(kind, mapping.get(kind)) for kind in PLURAL}
+    chosen |= {section: _section(section, mapping.get(section, {})) for section in SECTIONS}
     return RunConfig(
         name=convert(mapping.get("name", ""), str, "name"),
         seed=convert(mapping.get("seed", 0), Size, "seed"),
         overwrite=convert(mapping.get("overwrite", False), bool, "overwrite"),
         **chosen,
-        trainer=registry.check_options(
-            registry.read_signature(TRAINER).options, _mapping(mapping.get("trainer"), "trainer"), "trainer"
-        ),
     )
 
 
@@ -105,13 +109,17 @@ def default_values(kind: str, name: str) -> dict[str, Any]:
     return _defaults(options)
 
 
-def trainer_defaults() -> dict[str, Any]:
-    """Return the trainer's settings with their defaults."""
-    return _defaults(registry.read_signature(TRAINER).options)
+def section_defaults(section: str) -> dict[str, Any]:
+    """Return the settings of a section, such as `trainer`, with their defaults."""
+    return _defaults(registry.read_signature(SECTIONS[section]).options)
 
 
 def _defaults(options: tuple[registry.Option, ...]) -> dict[str, Any]:
     return {o.name: "???" if o.default is MISSING else _plain(o.default) for o in options}
+
+
+def _section(name: str, value: Any) -> dict[str, Any]:
+    return registry.check_options(registry.read_signature(SECTIONS[name]).options, _mapping(value, name), name)
 
 
 def _choice(kind: str, value: Any) -> Choice | None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from framework.callbacks.base import Callback
-from framework.checkpoint import MODEL, Checkpoints, clear, copy_into, load_model, model_tensors, write_json
+from framework.checkpoint import Checkpoints, clear, copy_into, load_model, model_tensors, write_json
 from framework.history import Result
 from framework.meters import Means, Meter
 from framework.tensorboard import TensorBoard
@@ -36,6 +38,7 @@ class Record:
         self.board: TensorBoard | None = None
         self.checkpoints: Checkpoints | None = None
         self.best_weights: dict[str, Tensor] | None = None
+        self.saved = (0, time.monotonic())
         self.interval = (time.monotonic(), 0, 0)
         self.logged: list[tuple[int, dict[str, float]]] = []
 
@@ -44,7 +47,7 @@ class Record:
         if self.directory is not None and self.trainer.ranks.is_main:
             if overwrite:
                 clear(self.directory)
-            self.checkpoints = Checkpoints(self.directory)
+            self.checkpoints = Checkpoints(self.directory, self.trainer.checkpoint, mode=self.trainer.mode)
 
     def open(self) -> None:
         """Begin: the writer of events, and the first interval."""
@@ -99,37 +102,71 @@ class Record:
         _, step, samples = self.interval
         self.interval = (time.monotonic(), step, samples)
 
-    def save(self, *, best: bool) -> None:
+    def save_is_due(self, *, may_agree: bool) -> bool:
+        """Return whether a checkpoint is due at this step; by the clock only where the ranks may agree on it."""
+        trainer, (step, moment) = self.trainer, self.saved
+        options = trainer.checkpoint
+        if self.directory is None or step == trainer.progress.step:
+            return False
+        if options.every_n_steps is not None and trainer.progress.step % options.every_n_steps == 0:
+            return True
+        if options.every_minutes is None or not may_agree:
+            return False
+        own = trainer.ranks.is_main and time.monotonic() - moment >= 60 * options.every_minutes
+        return trainer.ranks.any(own)[0]
+
+    def save(self, *, best: bool, score: float | None = None) -> None:
         """Keep the weights of this moment: in the folder, or without one in memory."""
         trainer = self.trainer
-        if self.checkpoints is not None and trainer.optimizer is not None:
-            self.checkpoints.save(trainer.progress.step, trainer.model, trainer.optimizer, trainer.state(), best=best)
-            if self.board is not None:
+        self.saved = (trainer.progress.step, time.monotonic())
+        if self.checkpoints is not None:
+            self.checkpoints.save(trainer.snapshot(), best=best, score=score)
+            with self._writing():
+                # a board that the disk refused begins again
+                self.board = self.board or TensorBoard(self.checkpoints.directory, purge_step=trainer.progress.step)
                 self.board.flush()
             self.tell("on_saved")
         elif self.directory is None and best:
-            self.best_weights = {n: t.to("cpu", copy=True) for n, t in model_tensors(trainer.model).items()}
+            self.best_weights = model_tensors(trainer.model)
 
     def restore_best(self) -> None:
         """Give the model its best weights back; without any saved it keeps those it has."""
+        if self.checkpoints is not None:
+            self.checkpoints.wait()
         self.trainer.ranks.barrier()
         if self.directory is not None and (self.directory / "best").exists():
-            load_model(self.trainer.model, self.directory / "best" / MODEL)
+            load_model(self.trainer.model, self.directory / "best")
         elif self.best_weights is not None:
             copy_into(self.trainer.model, self.best_weights)
 
     def close(self, result: Result) -> None:
         """End: result.json, the verdict, and everything flushed."""
-        if self.directory is not None and self.trainer.ranks.is_main:
-            write_json(self.directory / "result.json", result.to_json())
         try:
-            if self.board is not None:
-                self.board.text("verdict", result.verdict or f"{result.status}: {result.reason}.")
-                self.board.finish(result.status != "failed")
-                self.board.close()
+            if self.checkpoints is not None:
+                self.checkpoints.close()
+            with self._writing():
+                if self.directory is not None and self.trainer.ranks.is_main:
+                    write_json(self.directory / "result.json", result.to_json())
+                if self.board is not None:
+                    self.board.text("verdict", result.verdict or f"{result.status}: {result.reason}.")
+                    self.board.finish(result.status != "failed")
+                    self.board.close()
         finally:
             self.tell("on_fit_end", result)
 
     def _write(self, scalars: Mapping[str, float]) -> None:
-        if self.board is not None:
-            self.board.scalars(self.trainer.progress.step, scalars)
+        if self.checkpoints is not None:
+            self.checkpoints.report()
+        with self._writing():
+            if self.board is not None:
+                self.board.scalars(self.trainer.progress.step, scalars)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Go on where the disk does not take what is written inside: a warning, and no curves until the next save."""
+        try:
+            yield
+        except OSError as error:
+            self.board = None
+            step, reason = self.trainer.progress.step, error.strerror or error
+            warnings.warn(f"{self.directory} takes no curves or results at step {step}: {reason}.", stacklevel=3)

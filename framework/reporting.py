@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
 from framework.backprop.explanation import Explanation
+from framework.checkpoint.listing import Listed
 from framework.history import Result, Status
 
 STYLES: dict[Status, str] = {
@@ -103,6 +105,22 @@ def print_explanation(explanation: Explanation, console: Console | None = None) 
             numbers = [_values(value)] if small else [f"{value.norm():.4g}", f"{value.abs().max():.4g}"]
             table.add_row(Text(term.symbol), Text(term.formula), shape, *map(Text, numbers))
         console.print(table)
+
+
+def print_checkpoints(rows: Sequence[Listed], console: Console | None = None) -> None:
+    """Print a run's checkpoints: a row each, and what is wrong with those that are corrupt."""
+    console = console or Console()
+    table = Table(box=None, pad_edge=False)
+    for name in ("step", "score", "size", "links", "verified"):
+        table.add_column(name, justify="right" if name in ("step", "score", "size") else "left")
+    for row in rows:
+        score = "" if row.score is None else f"{row.score:.4g}"
+        whole = Text("no", style="red") if row.problem else Text("yes", style="green")
+        table.add_row(f"{row.step:,}", score, decimal(row.size), ", ".join(row.links), whole)
+    console.print(table)
+    for row in rows:
+        if row.problem:
+            console.print(Text(row.problem), soft_wrap=True)
 
 
 def _values(value: Tensor) -> str:

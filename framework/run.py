@@ -20,7 +20,7 @@ from framework.backprop.explanation import Explanation
 from framework.batching import Batches, BatchOptions
 from framework.batching.split import split
 from framework.callbacks.base import Callback
-from framework.checkpoint import MODEL, load_model, write_json
+from framework.checkpoint import CheckpointOptions, load_model, write_json
 from framework.config import RunConfig, parse, read
 from framework.datasets.base import Data
 from framework.determinism import seed_everything
@@ -197,6 +197,7 @@ def build(config: RunConfig, directory: Path | None, data: Data, extra: Sequence
         directory=directory,
         overwrite=config.overwrite,
         seed=config.seed,
+        checkpoint=CheckpointOptions(**config.checkpoint),
         **config.trainer,
     )
     session = Session(trainer, data, BatchOptions(**config.data.common))
@@ -298,7 +299,7 @@ def _rank(work: Any, config: Mapping[str, Any], directory: Path, overrides: Sequ
 
 
 def _best(directory: Path) -> Path:
-    path = directory / "best" / MODEL
-    if not path.exists():
-        raise ConfigError(f"{directory} has no best/{MODEL}: is it the folder of a run that was trained?")
-    return path
+    folder = directory / "best"
+    if not folder.exists():
+        raise ConfigError(f"{directory} has no checkpoint 'best': is it the folder of a run that was trained?")
+    return folder

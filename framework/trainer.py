@@ -16,6 +16,7 @@ from torchmetrics import Metric
 from framework import backprop, distributed, registry, signals
 from framework.batching import Batches, BatchOptions, Layout, Window, as_batches
 from framework.callbacks.base import Callback
+from framework.checkpoint import CheckpointOptions, Snapshot, model_tensors, optimizer_parts
 from framework.determinism import deterministic, keeping_random_state, seed_step
 from framework.errors import ConfigError
 from framework.evaluation import Evaluator
@@ -53,6 +54,7 @@ class Trainer:
     any of torch's, the scheduler one of ours or of torch's. `objective` takes the place of the loss where batches
     are not (inputs, target) or the model computes its own loss. With a `directory`, TensorBoard events,
     checkpoints and result.json are written there; one that has a run is refused, or with `overwrite` cleared.
+    `checkpoint` says how often it saves besides its evaluations, and what stays.
 
     Without any limit a run is 40 epochs long; `max_time` is in seconds. `monitor` names the score that decides the
     best model, early stopping and `target`: by default loss/val, or loss/train without a validation set; `patience`
@@ -72,6 +74,7 @@ class Trainer:
     directory: Path | str | None = None
     overwrite: bool = False
     seed: int = 0
+    checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
     _: KW_ONLY
     max_epochs: Count | None = None
     max_steps: Count | None = None
@@ -214,10 +217,11 @@ class Trainer:
             before = self.progress.step
             for window in self.train_batches.windows(self.progress.epoch):
                 self.step(window)
-                reason = self._after("steps", self.progress.step)
+                whole = self.progress.step - before == self.train_batches.steps
+                reason = self._after("steps", self.progress.step, epoch_ends=whole)
                 if reason:
                     # a limit on the epoch's last step leaves it whole
-                    self.progress.epoch += self.progress.step - before == self.train_batches.steps
+                    self.progress.epoch += whole
                     break
             else:
                 if self.progress.step == before:
@@ -293,8 +297,8 @@ class Trainer:
         """Log a scalar: it stays on the device until the interval ends, which logs its mean."""
         self.record.means.add(name, value)
 
-    def _after(self, unit: str, count: int) -> str:
-        """Log and evaluate what is due after a step or an epoch, and return the reason to end, if any."""
+    def _after(self, unit: str, count: int, *, epoch_ends: bool = False) -> str:
+        """Do what is due after a step or an epoch: log, evaluate, save; return the reason to end, if any."""
         at_log_point = unit == "epochs" or count % self.log_every == 0
         if at_log_point and unit == "steps":
             self.record.end_interval()
@@ -303,7 +307,11 @@ class Trainer:
         if may_agree and (reason := self._interrupted()):
             return reason
         reason = self._evaluate() if self.period.due(unit, count) else ""
-        return reason or self.limits.reached(self.progress)
+        reason = reason or self.limits.reached(self.progress)
+        # an epoch's last step is saved with the epoch
+        if not (reason or epoch_ends) and self.record.save_is_due(may_agree=may_agree):
+            self.record.save(best=False)
+        return reason
 
     def _interrupted(self) -> str:
         """Return the signal, or max_time, that ends the run on any rank, and so on all."""
@@ -323,7 +331,7 @@ class Trainer:
         assert self.rate is not None
         self.rate.observe(scores[self.score.name])
         self.record.evaluated(scores)
-        self.record.save(best=best)
+        self.record.save(best=best, score=scores[self.score.name])
         return self.score.reason_to_stop(evaluation)
 
     def evaluate(self, source: Any, *, batch_size: int = 1024) -> dict[str, float]:
@@ -334,9 +342,12 @@ class Trainer:
         """Return the model's outputs for a set of inputs, or of (inputs, target), in order, on the CPU."""
         return self.evaluator.predict(self.batches(source, _sized(batch_size)))
 
-    def state(self) -> dict[str, Any]:
-        """Return where the run stands, as JSON values: its counters, seed and scheduler."""
-        return {"progress": asdict(self.progress), "seed": self.seed, "scheduler": self.rate and self.rate.state()}
+    def snapshot(self) -> Snapshot:
+        """Copy where the run stands to the CPU: weights, optimizer, and its counters, seed and scheduler."""
+        assert self.optimizer is not None
+        tensors, values = optimizer_parts(self.optimizer)
+        state = {"progress": asdict(self.progress), "seed": self.seed, "scheduler": self.rate and self.rate.state()}
+        return Snapshot(self.progress.step, model_tensors(self.model), tensors, {}, {**state, "optimizer": values})
 
     def _result(self, reason: str, error: str = "") -> Result:
         return Result(

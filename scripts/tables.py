@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from framework import registry
+from framework.config import SECTIONS
 from framework.registry.values import describe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,12 +32,12 @@ def options(kind: str) -> str:
     return "\n".join(rows)
 
 
-def settings() -> str:
-    """Return one line a setting of the trainer."""
+def settings(section: str) -> str:
+    """Return one line a setting of a section."""
     rows = ["| setting | default | admits |", "|---|---|---|"]
-    for option in registry.read_signature("framework.trainer:Trainer").options:
+    for option in registry.read_signature(SECTIONS[section]).options:
         admits = describe(option.annotation).replace("|", "\\|")
-        rows.append(f"| `trainer.{option.name}` | `{_value(option.default)}` | {admits} |")
+        rows.append(f"| `{section}.{option.name}` | `{_value(option.default)}` | {admits} |")
     return "\n".join(rows)
 
 
@@ -48,7 +49,9 @@ def _value(default: object) -> str:
 
 def table(name: str) -> str:
     """Return a table by its marker's word."""
-    return {"names": names, "trainer": settings}.get(name, lambda: options(name))()
+    if name == "names":
+        return names()
+    return settings(name) if name in SECTIONS else options(name)
 
 
 def main() -> int:

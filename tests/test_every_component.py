@@ -5,7 +5,7 @@ import torch
 
 from framework import registry, run
 from framework.batching import TensorSet
-from framework.config import parse, trainer_defaults
+from framework.config import parse, section_defaults
 from framework.datasets import Data
 
 CLASSES = 4
@@ -42,7 +42,7 @@ def fit(data: Data, **changes):
         "loss": {"name": "cross_entropy"},
         "optimizer": {"name": "adam"},
         "scheduler": {"name": "constant"},
-        "trainer": {**trainer_defaults(), "max_epochs": 3, "device": "cpu"},
+        "trainer": {**section_defaults("trainer"), "max_epochs": 3, "device": "cpu"},
     }
     session = run.build(parse(mapping | changes), None, data)
     before = [p.detach().clone() for p in session.trainer.model.parameters()]

@@ -41,6 +41,7 @@ TIERS = [
     {"trainer", "testing"},
     {"plugins", "config"},
     {"run", "account"},
+    {"export"},
     {"cli", "__main__"},
 ]
 """Rooms, from the ground up: none imports a room of a higher tier when it is imported itself."""

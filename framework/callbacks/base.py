@@ -31,7 +31,7 @@ class Callback:
         """An evaluation ended: loss/val, gap/loss, accuracy/val, ..."""
 
     def on_saved(self, trainer: Trainer) -> None:
-        """A checkpoint is whole on disk; flush what belongs to it."""
+        """A checkpoint was taken, and is being written; flush what belongs to it."""
 
     def on_fit_end(self, trainer: Trainer, result: Result) -> None:
         """The loop ended, however it did."""

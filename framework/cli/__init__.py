@@ -15,10 +15,13 @@ framework evaluate run=DIR         the test figures of a run's best model
 framework predict run=DIR input=FILE [output=FILE]
 framework plot scheduler=NAME [OVERRIDES] [steps_per_epoch=100] [output=FILE.png]
 framework explain [OVERRIDES] [example=0]   every z, a, δ and ∂L/∂W of one example
+framework checkpoint list|verify DIR        what a run has saved, and whether it is whole
+framework checkpoint convert DIR|FILE output=X.safetensors [which=best|last]
+framework checkpoint export DIR output=X.pt2 [format=pt2|onnx]
 framework check gradients [OVERRIDES | function=NAME] [--full] [--json FILE]
 framework [OVERRIDES] --help       every group, its options, and the composed settings"""
 
-COMMANDS = ("train", "evaluate", "predict", "plot", "explain", "check")
+COMMANDS = ("train", "evaluate", "predict", "plot", "explain", "check", "checkpoint")
 
 
 def main() -> None:
@@ -43,8 +46,10 @@ def run(arguments: list[str]) -> Exit:
         return Exit.OK
     from framework.cli import commands
     from framework.cli.check import check
+    from framework.cli.checkpoint import checkpoint
 
-    work: Callable[[list[str]], Exit] = check if command == "check" else getattr(commands, command)
+    own = {"check": check, "checkpoint": checkpoint}
+    work: Callable[[list[str]], Exit] = own.get(command) or getattr(commands, command)
     return work(rest)
 
 

@@ -70,7 +70,8 @@ def prepare(config_dir: Path | None = None) -> Path:
     for kind in registry.KINDS.values():
         for name in registry.components(kind.name):
             _offer(store, kind, name)
-    root = {"name": "${data.name}-${model.name}", "seed": 0, "overwrite": False, "trainer": config.trainer_defaults()}
+    root = {"name": "${data.name}-${model.name}", "seed": 0, "overwrite": False}
+    root |= {section: config.section_defaults(section) for section in config.SECTIONS}
     store.store(name="base", node=root, provider="framework")
     store.store(name="settings", node=HYDRA, package="_global_", provider="framework")
     Plugins.instance().register(CheckedSource)
