@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from framework import registry, reporting
 from framework.callbacks.base import Callback
-from framework.checkpoint import write_json
+from framework.checkpoint import write_json, write_text
 from framework.config import RunConfig
 from framework.datasets.base import Data
 from framework.environment import environment
@@ -22,26 +25,51 @@ if TYPE_CHECKING:
 class Account(Callback):
     """Writes what a run was asked to do, and with what, once it is sure to start."""
 
-    def __init__(self, config: RunConfig, overrides: Sequence[str], data: Data) -> None:
+    def __init__(
+        self, config: RunConfig, overrides: Sequence[str], data: Data, changes: Mapping[str, Any] | None = None
+    ) -> None:
         self.config = config
         self.overrides = overrides
+        self.changes = changes
+        """What a resume has changed, by dotted key; None in a new run."""
         self.shape = {"input_shape": data.input_shape, "outputs": data.outputs}
 
     def on_fit_start(self, trainer: Trainer) -> None:
-        """Write the files of the folder, the configuration as text, and what was overridden as hparams."""
+        """Write the files of the folder, the configuration as text, and what was overridden as hparams.
+
+        Of a run that goes on only the resume is noted; what it wrote at its start stays.
+        """
         board, directory = trainer.record.board, trainer.record.directory
         assert board is not None
         assert directory is not None
         settings = to_yaml(self.config.to_mapping())
-        (directory / "config.yaml").write_text(settings, encoding="utf-8")
-        (directory / "overrides.yaml").write_text(to_yaml(list(self.overrides)), encoding="utf-8")
-        write_json(directory / "environment.json", {**environment(), "plugins": self._plugins(), "data": self.shape})
+        if self.changes is None:
+            write_text(directory / "overrides.yaml", to_yaml(list(self.overrides)))
+            about = {**environment(), "plugins": self._plugins(), "data": self.shape}
+            write_json(directory / "environment.json", about)
+            write_text(directory / "config.yaml", settings)  # the last: a folder that has it has a run
+        else:
+            self._note_resume(directory / "resumed.json", trainer.progress.step)
+        if trainer.progress.step:
+            return
         board.text("config", f"```yaml\n{settings}```")
         board.text("backprop", trainer.backpropagate.why)
         reporting.note(trainer.backpropagate.why)
         part = "train" if trainer.validation_batches is None else "val"
         compared = dict.fromkeys([trainer.score.name, *(f"{name}/{part}" for name in ("loss", *trainer.metrics))])
         board.hparams({"seed": self.config.seed, **self._chosen()}, list(compared))
+
+    def state(self) -> dict[str, Any]:
+        """Return the configuration's hash, so that a checkpoint says what it was made with."""
+        return {"sha256": hashlib.sha256(to_yaml(self.config.to_mapping()).encode()).hexdigest()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take up nothing: the configuration may have been changed, as was accepted."""
+
+    def _note_resume(self, path: Path, step: int) -> None:
+        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        moment = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(path, [*before, {"time": moment, "step": step, "changes": self.changes}])
 
     def _plugins(self) -> dict[str, str]:
         """Return the file, and its hash, of each chosen component that is not the package's own."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ def read(directory: Path, changes: Mapping[str, Any] | None = None) -> RunConfig
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {str(error).splitlines()[0]}.") from None
     content = _mapping(content, str(path))
-    for key, value in (changes or {}).items():
+    for key, value in {**accepted(directory), **(changes or {})}.items():
         node: Any = content
         *parents, last = key.split(".")
         for parent in parents:
@@ -101,6 +102,40 @@ def read(directory: Path, changes: Mapping[str, Any] | None = None) -> RunConfig
             raise ConfigError(f"{key} is not a setting of this run: {nearest(last, node)}")
         node[last] = value
     return parse(content)
+
+
+def accepted(directory: Path) -> dict[str, Any]:
+    """Return what was changed when a run was resumed, by dotted key; ConfigError where resumed.json is none."""
+    path = directory / "resumed.json"
+    if not path.exists():
+        return {}
+    try:
+        resumes = json.loads(path.read_text(encoding="utf-8"))
+        return {key: value for resumed in resumes for key, value in resumed["changes"].items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path} is no list of the run's resumes: {error}.") from None
+
+
+def differences(before: RunConfig, after: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """Return each setting that differs between two configurations of the same components, by dotted key."""
+    old, new = (dict(_leaves(config.to_mapping())) for config in (before, after))
+    return {key: (old.get(key), value) for key, value in new.items() if old.get(key) != value}
+
+
+def settings_of(config: RunConfig) -> list[str]:
+    """Return the dotted keys of a configuration's settings."""
+    return [key for key, _ in _leaves(config.to_mapping())]
+
+
+def _leaves(mapping: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the settings by dotted key; an option that is a mapping itself is one setting."""
+    for key, value in mapping.items():
+        if key in PLURAL:
+            yield from ((f"{key}.{name}.{o}", v) for name, options in value.items() for o, v in options.items())
+        elif isinstance(value, dict):
+            yield from ((f"{key}.{option}", v) for option, v in value.items())
+        else:
+            yield key, value
 
 
 def default_values(kind: str, name: str) -> dict[str, Any]:

@@ -43,6 +43,10 @@ class Ranks:
         """Return of each flag whether it is set on any rank: the same answer on every rank."""
         return list(flags)
 
+    def gather(self, content: Tensor) -> list[Tensor]:
+        """Return every rank's bytes, a 1-D uint8 tensor of any length each, in the ranks' order."""
+        return [content]
+
     def barrier(self) -> None:
         """Wait for every rank."""
 
@@ -77,6 +81,17 @@ class ProcessGroup(Ranks):
     def any(self, *flags: bool) -> list[bool]:
         """Return of each flag whether it is set on any rank: the same answer on every rank."""
         return [count > 0 for count in self.sum(torch.tensor(flags, dtype=torch.float32, device=self.device)).tolist()]
+
+    def gather(self, content: Tensor) -> list[Tensor]:
+        """Return every rank's bytes, a 1-D uint8 tensor of any length each, in the ranks' order."""
+        sizes = [torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(self.count)]
+        dist.all_gather(sizes, torch.tensor([len(content)], device=self.device))
+        longest = max(int(size) for size in sizes)
+        padded = torch.zeros(longest, dtype=torch.uint8, device=self.device)
+        padded[: len(content)] = content
+        parts = [torch.zeros_like(padded) for _ in range(self.count)]
+        dist.all_gather(parts, padded)
+        return [part[: int(size)] for part, size in zip(parts, sizes, strict=True)]
 
     def barrier(self) -> None:
         """Wait for every rank."""

@@ -12,18 +12,28 @@ Status = Literal["finished", "stopped_early", "interrupted", "preempted", "faile
 
 @dataclass
 class Progress:
-    """The loop's counters: `micro` forward-backwards, optimizer `step`s, whole `epoch`s, `samples` seen."""
+    """The loop's counters: `micro` forward-backwards, optimizer `step`s, whole `epoch`s, `samples` seen.
+
+    `offset` is the position in the running epoch: its examples already taken, over all ranks.
+    """
 
     epoch: int = 0
     step: int = 0
     micro: int = 0
     samples: int = 0
+    offset: int = 0
 
     def count(self, micro: int, samples: int) -> None:
         """Count one optimizer step of so many micro-batches and samples."""
         self.step += 1
         self.micro += micro
         self.samples += samples
+        self.offset += samples
+
+    def end_epoch(self) -> None:
+        """Count an epoch; the next one begins."""
+        self.epoch += 1
+        self.offset = 0
 
 
 @dataclass(frozen=True)

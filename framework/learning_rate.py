@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import torch
@@ -43,5 +44,23 @@ class LearningRate:
         return float(self.groups[0]["lr"])
 
     def state(self) -> Any:
-        """Return the scheduler's state where it has one."""
-        return self.scheduler.state_dict() if hasattr(self.scheduler, "state_dict") else None
+        """Return the scheduler's state where it has one, without the functions that torch's keep in theirs."""
+        if not hasattr(self.scheduler, "state_dict"):
+            return None
+        return {key: value for key, value in self.scheduler.state_dict().items() if not callable(value)}
+
+    def load_state(self, state: Any) -> None:
+        """Take up what `state` returned; the scheduler of before may have been another."""
+        if state is not None and hasattr(self.scheduler, "load_state_dict"):
+            # torch's puts in whatever it is given: a Counter or a tuple must stay one
+            own = vars(self.scheduler)
+            kept = {k: type(own[k])(v) if isinstance(own.get(k), Counter | tuple) else v for k, v in state.items()}
+            self.scheduler.load_state_dict(kept)
+        if isinstance(self.scheduler, LRScheduler):
+            # torch warns where it has not seen the optimizer's step that came before its scheduler's
+            self.scheduler.optimizer._opt_called = True  # type: ignore[attr-defined]  # torch's own mark
+
+    @property
+    def changes_options(self) -> bool:
+        """Whether the options of the optimizer's groups are what the scheduler has made of them."""
+        return isinstance(self.scheduler, LRScheduler)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -47,6 +48,27 @@ class Meter:
                 metric.reset()
         return values
 
+    def state(self) -> dict[str, Any]:
+        """Return what was added since the last `compute`: the buffer, and each metric's own sums."""
+        counted = {name: metric for name, metric in self.metrics.items() if metric.update_count}
+        sums = {
+            name: [{"updates": part.update_count, "sums": part.metric_state} for part in _parts(metric)]
+            for name, metric in counted.items()
+        }
+        return {"buffer": self.buffer, "metrics": [sums] if sums else []}
+
+    def load_state(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Take up what `state` returned, or what those of several ranks say one after the other."""
+        for metric in self.metrics.values():
+            metric.reset()
+        for sums in state["metrics"]:
+            for name in self.metrics.keys() & sums.keys():
+                for part, saved in zip(_parts(self.metrics[name]), sums[name], strict=True):
+                    _add(part, apply_to_collection(saved["sums"], Tensor, lambda t: t.to(device, copy=True)))
+                    part._update_count += saved["updates"]
+        self.buffer = [(p.to(device, copy=True), t.to(device, copy=True)) for p, t in state["buffer"]]
+        self.bytes = sum(p.numel() * p.element_size() for p, _ in self.buffer)
+
     def _flush(self) -> None:
         if not self.buffer:
             return
@@ -58,6 +80,20 @@ class Meter:
             for metric in self.metrics.values():
                 metric.update(wide, target)
         self.buffer, self.bytes = [], 0
+
+
+def _parts(metric: Metric) -> list[Metric]:
+    """Return a metric and those that it is made of."""
+    return [module for module in metric.modules() if isinstance(module, Metric)]
+
+
+def _add(metric: Metric, sums: dict[str, Any]) -> None:
+    """Give a metric that has seen nothing these sums as they are, or add them to those it has."""
+    if metric.update_count:
+        metric.merge_state(sums)
+        return
+    for name, value in sums.items():
+        setattr(metric, name, value)
 
 
 def weighed(mean: Tensor, weight: Tensor | float) -> Tensor:
@@ -84,6 +120,17 @@ class Means:
         value = value.detach()
         self.sums[name] = self.sums[name] + value if name in self.sums else value
         self.counts[name] = self.counts[name] + count if name in self.counts else count
+
+    def state(self) -> dict[str, dict[str, Any]]:
+        """Return this rank's sums and counts, by name."""
+        return {n: {"sum": s, "count": self.counts[n], "shared": self.shared[n]} for n, s in self.sums.items()}
+
+    def load_state(self, state: Mapping[str, Mapping[str, Any]], device: torch.device) -> None:
+        """Take up what `state` returned."""
+        for name, mean in state.items():
+            self.sums[name] = torch.as_tensor(mean["sum"], device=device)
+            self.counts[name] = mean["count"].to(device) if isinstance(mean["count"], Tensor) else mean["count"]
+            self.shared[name] = mean["shared"]
 
     def close(self) -> dict[str, float]:
         """Return the means over all ranks by one copy to the host, and begin anew."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -28,6 +28,16 @@ class Precision:
         """The type that sums and counts are kept in: float64, which Metal lacks."""
         self.scale = torch.tensor(2.0**16, device=device) if name == "fp16" else None
         self.finite_steps = torch.zeros((), device=device)
+
+    def state(self) -> dict[str, Any]:
+        """Return the scale and its count."""
+        return {"scale": self.scale, "finite_steps": self.finite_steps}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state` returned, where both scale."""
+        if self.scale is not None and state["scale"] is not None:
+            self.scale.copy_(state["scale"])
+            self.finite_steps = state["finite_steps"].to(self.device, copy=True)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Return the context of a forward pass."""

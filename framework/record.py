@@ -9,10 +9,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from framework.callbacks.base import Callback
-from framework.checkpoint import Checkpoints, clear, copy_into, load_model, model_tensors, write_json
+from framework.checkpoint import (
+    Checkpoints,
+    Snapshot,
+    clear,
+    copy_into,
+    load_model,
+    model_tensors,
+    read,
+    write_json,
+)
 from framework.history import Result
 from framework.meters import Means, Meter
 from framework.tensorboard import TensorBoard
@@ -40,22 +50,58 @@ class Record:
         self.best_weights: dict[str, Tensor] | None = None
         self.saved = (0, time.monotonic())
         self.interval = (time.monotonic(), 0, 0)
+        self.first_void = 0
         self.logged: list[tuple[int, dict[str, float]]] = []
 
-    def claim(self, *, overwrite: bool) -> None:
-        """Take the folder for this run alone; raises ConfigError where it has a run, unless that is to go."""
-        if self.directory is not None and self.trainer.ranks.is_main:
-            if overwrite:
+    def claim(self, *, overwrite: bool, resume: bool) -> Snapshot | None:
+        """Take the folder for this run alone, and return the newest snapshot of one that is to be resumed.
+
+        Raises ConfigError where the folder has a run, unless that is to go or to go on.
+        """
+        if self.directory is None:
+            return None
+        if self.trainer.ranks.is_main:
+            if overwrite and not resume:
                 clear(self.directory)
-            self.checkpoints = Checkpoints(self.directory, self.trainer.checkpoint, mode=self.trainer.mode)
+            self.checkpoints = Checkpoints(
+                self.directory, self.trainer.checkpoint, mode=self.trainer.mode, resume=resume
+            )
+        return self._newest() if resume else None
+
+    def _newest(self) -> Snapshot | None:
+        """Return the newest snapshot that the main rank finds whole: the same on every rank."""
+        assert self.directory is not None
+        found = self.checkpoints.newest() if self.checkpoints else None
+        if self.trainer.ranks.count == 1:
+            return found
+        count = int(self.trainer.ranks.sum(torch.tensor(found.step + 1 if found else 0, device=self.trainer.place)))
+        return found or (read(self.directory / "checkpoints" / f"step-{count - 1}") if count else None)
 
     def open(self) -> None:
-        """Begin: the writer of events, and the first interval."""
+        """Begin: the writer of events, void from the first step on that is still to be taken."""
         if self.directory is not None and self.trainer.ranks.is_main:
-            self.board = TensorBoard(self.directory)
-            self.board.layout(("loss", *self.trainer.metrics))
-        self.interval = (time.monotonic(), 0, 0)
+            (self.directory / "result.json").unlink(missing_ok=True)
+            self.board = TensorBoard(self.directory, purge_step=self.first_void)
+            if not self.first_void:
+                self.board.layout(("loss", *self.trainer.metrics))
         self.tell("on_fit_start")
+
+    def state(self) -> dict[str, Any]:
+        """Return this rank's part of the running interval."""
+        started, step, samples = self.interval
+        interval = {"seconds": time.monotonic() - started, "step": step, "samples": samples}
+        return {"interval": interval, "means": self.means.state(), "meter": self.meter.state()}
+
+    def load_state(self, state: Mapping[str, Any], logged: Sequence[tuple[int, dict[str, float]]]) -> None:
+        """Take up the running interval, and the intervals logged since the last evaluation."""
+        interval, step = state["interval"], self.trainer.progress.step
+        self.interval = (time.monotonic() - interval["seconds"], interval["step"], interval["samples"])
+        # a step within an interval has no event but what an interrupted run has logged of it
+        self.first_void = step + (interval["step"] == step)
+        self.saved = (step, time.monotonic())
+        self.means.load_state(state["means"], self.trainer.place)
+        self.meter.load_state(state["meter"], self.trainer.place)
+        self.logged = [(samples, scalars) for samples, scalars in logged]
 
     def tell(self, hook: str, *arguments: Any) -> None:
         """Call the listeners that implement a hook."""
@@ -119,14 +165,16 @@ class Record:
         """Keep the weights of this moment: in the folder, or without one in memory."""
         trainer = self.trainer
         self.saved = (trainer.progress.step, time.monotonic())
-        if self.checkpoints is not None:
-            self.checkpoints.save(trainer.snapshot(), best=best, score=score)
-            with self._writing():
-                # a board that the disk refused begins again
-                self.board = self.board or TensorBoard(self.checkpoints.directory, purge_step=trainer.progress.step)
-                self.board.flush()
+        if self.directory is not None:
+            snapshot = trainer.snapshot()
+            if self.checkpoints is not None:
+                with self._writing():
+                    # a board that the disk refused begins again
+                    self.board = self.board or TensorBoard(self.directory, purge_step=trainer.progress.step)
+                    self.board.flush()  # the curves up to a checkpoint are on disk before it is
+                self.checkpoints.save(snapshot, best=best, score=score)
             self.tell("on_saved")
-        elif self.directory is None and best:
+        elif best:
             self.best_weights = model_tensors(trainer.model)
 
     def restore_best(self) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from framework.backprop.explanation import Explanation
 from framework.batching import Batches, BatchOptions
 from framework.batching.split import split
 from framework.callbacks.base import Callback
-from framework.checkpoint import CheckpointOptions, load_model, write_json
+from framework.checkpoint import CheckpointOptions, load_model
 from framework.config import RunConfig, parse, read
 from framework.datasets.base import Data
 from framework.determinism import seed_everything
@@ -39,12 +40,15 @@ CHECKED = 8
 """How many examples gradients are checked on."""
 
 
-def train(config: RunConfig, directory: Path, overrides: Sequence[str]) -> Result:
+def train(
+    config: RunConfig, directory: Path, overrides: Sequence[str], *, changes: Mapping[str, Any] | None = None
+) -> Result:
     """Train as configured, test the best model, and leave everything in the run's folder.
 
-    Raises ConfigError where the folder has a run already, unless `overwrite` says to replace it.
+    With `changes`, by dotted key and maybe none, the folder's run goes on, and they are noted there. Raises ConfigError
+    where the folder has a run already, unless that is to go on or `overwrite` says to replace it.
     """
-    if (directory / "checkpoints").exists() and not config.overwrite:
+    if changes is None and (directory / "checkpoints").exists() and not config.overwrite:
         raise ConfigError(f"{directory} has a run already: choose another hydra.run.dir, or set overwrite=true.")
     with signals.listen() as received:
         # what may download, and what launches others, is left at once; the rest saves what it has first
@@ -54,8 +58,8 @@ def train(config: RunConfig, directory: Path, overrides: Sequence[str]) -> Resul
         with received.interruptible() if at_once else contextlib.nullcontext():
             data = build_data(config)
             if config.trainer["devices"] > 1:
-                return _train_on_ranks(config, directory, overrides)
-        return _train(config, directory, overrides, data)
+                return _train_on_ranks(config, directory, overrides, changes)
+        return _train(config, directory, overrides, data, changes)
 
 
 def evaluate(directory: Path, changes: Mapping[str, Any] | None = None) -> dict[str, float]:
@@ -239,20 +243,22 @@ def _refuse_pairs(config: RunConfig) -> None:
         )
 
 
-def _train(config: RunConfig, directory: Path, overrides: Sequence[str], data: Data) -> Result:
+def _train(
+    config: RunConfig,
+    directory: Path,
+    overrides: Sequence[str],
+    data: Data,
+    changes: Mapping[str, Any] | None = None,
+) -> Result:
     """Train and test on this rank."""
     note = announce(registry.build("loss", config.loss.name, config.loss.options))
-    session = build(config, directory, data, extra=[Account(config, overrides, data)])
+    session = build(config, directory, data, extra=[Account(config, overrides, data, changes)])
     if note and session.trainer.ranks.is_main:
         reporting.note(note)
     train_batches = session.batches("train")
-    result = session.trainer.fit(train_batches, session.batches("validation"))
-    test = session.batches("test")
-    if test is not None and result.best is not None and result.status in ("finished", "stopped_early"):
-        result.test = session.trainer.evaluator.score(test)
-        if session.trainer.ranks.is_main:
-            write_json(directory / "result.json", result.to_json())
-    return result
+    assert train_batches is not None
+    validation, test = session.batches("validation"), session.batches("test")
+    return session.trainer.fit(train_batches, validation, test, resume=changes is not None)
 
 
 def _evaluate(config: RunConfig, directory: Path, overrides: Sequence[str], data: Data) -> dict[str, float]:
@@ -265,10 +271,12 @@ def _evaluate(config: RunConfig, directory: Path, overrides: Sequence[str], data
     return session.trainer.evaluator.score(test)
 
 
-def _train_on_ranks(config: RunConfig, directory: Path, overrides: Sequence[str]) -> Result:
+def _train_on_ranks(
+    config: RunConfig, directory: Path, overrides: Sequence[str], changes: Mapping[str, Any] | None
+) -> Result:
     """Train in several processes; after a signal the result is what the main one wrote."""
     try:
-        result: Result = _launch(_train, config, directory, overrides)
+        result: Result = _launch(partial(_train, changes=changes), config, directory, overrides)
     except SignalledError:
         path = directory / "result.json"
         if not path.exists():

@@ -21,6 +21,9 @@ from tensorboard.util.tensor_util import make_tensor_proto
 ALONE = ("gap/loss", "lr", "grad_norm", "samples_per_second")
 """Scalars with a chart of their own in the layout."""
 
+FILES = "events.out.tfevents."
+"""What the names of files of events begin with, before the time in seconds, ten digits long."""
+
 HPARAM = {
     bool: ("bool_value", api_pb2.DATA_TYPE_BOOL),
     int: ("number_value", api_pb2.DATA_TYPE_FLOAT64),
@@ -40,6 +43,7 @@ class TensorBoard:
     """
 
     def __init__(self, directory: Path, *, purge_step: int = 0) -> None:
+        _put_earlier_first(directory)
         self._writer = EventFileWriter(str(directory))
         self._open = True
         self._add(Event(step=purge_step, session_log=SessionLog(status=SessionLog.START)))
@@ -112,6 +116,19 @@ class TensorBoard:
             tensor=hparams_metadata.NULL_TENSOR,
         )
         self._add(Event(summary=Summary(value=[value])))
+
+
+def _put_earlier_first(directory: Path) -> None:
+    """Rename a folder's files of events so that one made now is read after them: TensorBoard goes by the names.
+
+    The names begin with the time, which is the same within a second, and may have been set back.
+    """
+    files = sorted(directory.glob(f"{FILES}*"))
+    if not files or files[-1].name < f"{FILES}{int(time.time()):010d}":
+        return
+    for number, path in enumerate(files):
+        _, _, rest = path.name.removeprefix(FILES).partition(".")
+        path.rename(path.with_name(f"{FILES}{number:010d}.{rest}"))
 
 
 def _chart(title: str, tags: Sequence[str]) -> layout_pb2.Chart:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, asdict, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from torchmetrics import Metric
 from framework import backprop, distributed, registry, signals
 from framework.batching import Batches, BatchOptions, Layout, Window, as_batches
 from framework.callbacks.base import Callback
-from framework.checkpoint import CheckpointOptions, Snapshot, model_tensors, optimizer_parts
+from framework.checkpoint import CheckpointOptions, Snapshot
 from framework.determinism import deterministic, keeping_random_state, seed_step
 from framework.errors import ConfigError
 from framework.evaluation import Evaluator
@@ -33,6 +33,7 @@ from framework.record import Record
 from framework.registry import Count, NonNegative, Positive
 from framework.regularizers.base import Regularizer
 from framework.regularizers.combined import Combined
+from framework.resuming import load_snapshot, take_snapshot
 
 STATUS: dict[str, Status] = {
     "max_epochs": "finished",
@@ -44,6 +45,9 @@ STATUS: dict[str, Status] = {
     "terminate": "preempted",
 }
 """What each reason to end makes of a run; anything else has failed."""
+
+CUT_SHORT = ("interrupt", "terminate")
+"""The reasons after which a run is to be resumed."""
 
 
 @dataclass(eq=False)
@@ -141,12 +145,24 @@ class Trainer:
         layout = Layout(self.place, self.ranks.index, self.ranks.count, self.accumulate, self.seed)
         return as_batches(source, options or BatchOptions(), layout)
 
-    def fit(self, train: Any, validation: Any = None, *, batch_size: int | None = 64) -> Result:
+    def fit(
+        self,
+        train: Any,
+        validation: Any = None,
+        test: Any = None,
+        *,
+        batch_size: int | None = 64,
+        resume: bool = False,
+    ) -> Result:
         """Train until a limit, a stopping rule or a signal ends it, and give the model its best weights.
 
-        `train` and `validation` are tensors such as (inputs, targets), a DataLoader, a Dataset or an ExampleSet;
-        where they are no DataLoader, `batch_size` examples make a step (None: all of them).
+        `train`, `validation` and `test`, which the best weights are scored on when training has ended, are tensors such
+        as (inputs, targets), a DataLoader, a Dataset or an ExampleSet; where they are no DataLoader, `batch_size`
+        examples make a step (None: all of them). With `resume` the run of
+        the `directory` goes on from its newest checkpoint that is whole, or begins where there is none.
         """
+        if resume and self.directory is None:
+            raise ConfigError("fit(resume=True) needs the folder of the run: Trainer(..., directory=DIR).")
         if self.optimizer is None:
             raise ConfigError("fit needs an optimizer, such as optimizer=torch.optim.Adam(model.parameters()).")
         closure = inspect.signature(type(self.optimizer).step).parameters.get("closure")
@@ -158,21 +174,23 @@ class Trainer:
         self.train_batches = self.batches(train, options)
         self.validation_batches = None if validation is None else self.batches(validation, options)
         with signals.listen() as self.signals, deterministic(self.deterministic), keeping_random_state(self.place):
-            self._prepare()
+            self._prepare(resume)
             try:
                 self.record.open()
                 reason = self._run()
                 self.record.restore_best()
+                result = self._result(reason)
+                if test is not None and result.best is not None and reason not in CUT_SHORT:
+                    result.test = self.evaluator.score(self.batches(test, options))
             except BaseException as failure:
                 ended = "interrupt" if isinstance(failure, KeyboardInterrupt) else "error"
                 self.record.close(self._result(ended, f"{type(failure).__name__}: {failure}"))
                 raise
-            result = self._result(reason)
             self.record.close(result)
             return result
 
-    def _prepare(self) -> None:
-        """Get ready everything that the loop uses."""
+    def _prepare(self, resume: bool) -> None:
+        """Get ready everything that the loop uses, as it was where a run is resumed."""
         assert self.optimizer is not None
         self.progress, self.history = Progress(), []
         self.limits.started = time.monotonic()
@@ -200,7 +218,8 @@ class Trainer:
         directory = Path(self.directory) if self.directory else None
         self.record = Record(self, directory, self.callbacks)
         self.evaluator.rehearse(self.train_batches)
-        self.record.claim(overwrite=self.overwrite)
+        if (snapshot := self.record.claim(overwrite=self.overwrite, resume=resume)) is not None:
+            load_snapshot(self, snapshot)
 
     def _score_names(self) -> list[str]:
         """Return the names that the scores of an evaluation will have."""
@@ -212,25 +231,24 @@ class Trainer:
 
     def _run(self) -> str:
         """Take steps until something ends them, and return what did."""
-        reason = self._interrupted() or self.limits.reached(self.progress)
+        reason = self._interrupted() or self._ended()
         while not reason:
-            before = self.progress.step
-            for window in self.train_batches.windows(self.progress.epoch):
+            for window in self.train_batches.windows(self.progress.epoch, self.progress.offset):
                 self.step(window)
-                whole = self.progress.step - before == self.train_batches.steps
-                reason = self._after("steps", self.progress.step, epoch_ends=whole)
-                if reason:
-                    # a limit on the epoch's last step leaves it whole
-                    self.progress.epoch += whole
+                if reason := self._after_step(window):
+                    whole = window.last
                     break
             else:
-                if self.progress.step == before:
-                    raise ConfigError("the training set gives no batch: it is smaller than one, or used up.")
-                self.progress.epoch += 1
-                reason = self._after("epochs", self.progress.epoch)
-        if reason in ("interrupt", "terminate") or self.progress.step == 0:
-            self.record.end_interval()
+                whole, reason = True, self._interrupted()
+            if not self.progress.offset:
+                raise ConfigError("the training set gives no batch: it is smaller than one, or used up.")
+            # a run cut short there ends its epoch, and evaluates, when it is resumed
+            if whole and reason not in CUT_SHORT:
+                self.progress.end_epoch()
+                reason = reason or self._after("epochs", self.progress.epoch)
+        if reason in CUT_SHORT or self.progress.step == 0:
             self.record.save(best=False)
+            self.record.end_interval()
         elif not self.history or self.history[-1].step != self.progress.step:
             self._evaluate()
         return reason
@@ -297,21 +315,31 @@ class Trainer:
         """Log a scalar: it stays on the device until the interval ends, which logs its mean."""
         self.record.means.add(name, value)
 
-    def _after(self, unit: str, count: int, *, epoch_ends: bool = False) -> str:
-        """Do what is due after a step or an epoch: log, evaluate, save; return the reason to end, if any."""
-        at_log_point = unit == "epochs" or count % self.log_every == 0
-        if at_log_point and unit == "steps":
+    def _after_step(self, window: Window) -> str:
+        """Do what is due after a step: log, evaluate, save; return the reason to end, if any."""
+        at_log_point = self.progress.step % self.log_every == 0
+        if at_log_point:
             self.record.end_interval()
         # agreeing waits for the device: ranks of CUDA do it at log points only
         may_agree = at_log_point or self.ranks.count == 1 or self.place.type == "cpu"
         if may_agree and (reason := self._interrupted()):
             return reason
+        return self._after("steps", self.progress.step, may_agree=may_agree, epoch_ends=window.last)
+
+    def _after(self, unit: str, count: int, *, may_agree: bool = True, epoch_ends: bool = False) -> str:
+        """Evaluate and save where it is due after a step or an epoch; return the reason to end, if any."""
         reason = self._evaluate() if self.period.due(unit, count) else ""
         reason = reason or self.limits.reached(self.progress)
         # an epoch's last step is saved with the epoch
         if not (reason or epoch_ends) and self.record.save_is_due(may_agree=may_agree):
             self.record.save(best=False)
         return reason
+
+    def _ended(self) -> str:
+        """Return what had ended a run that is resumed, by the limits and rules of now, if anything."""
+        last = self.history[-1] if self.history else None
+        reason = self.score.reason_to_stop(last) if last and last.step == self.progress.step else ""
+        return reason or self.limits.reached(self.progress)
 
     def _interrupted(self) -> str:
         """Return the signal, or max_time, that ends the run on any rank, and so on all."""
@@ -343,11 +371,8 @@ class Trainer:
         return self.evaluator.predict(self.batches(source, _sized(batch_size)))
 
     def snapshot(self) -> Snapshot:
-        """Copy where the run stands to the CPU: weights, optimizer, and its counters, seed and scheduler."""
-        assert self.optimizer is not None
-        tensors, values = optimizer_parts(self.optimizer)
-        state = {"progress": asdict(self.progress), "seed": self.seed, "scheduler": self.rate and self.rate.state()}
-        return Snapshot(self.progress.step, model_tensors(self.model), tensors, {}, {**state, "optimizer": values})
+        """Copy where the run stands to the CPU; every rank must ask, and the main one's answer is complete."""
+        return take_snapshot(self)
 
     def _result(self, reason: str, error: str = "") -> Result:
         return Result(

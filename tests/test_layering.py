@@ -34,6 +34,7 @@ TIERS = [
         "learning_rate",
         "evaluation",
         "record",
+        "resuming",
         "reporting",
         "environment",
         "predictions",

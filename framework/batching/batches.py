@@ -33,7 +33,8 @@ class Window:
 
     Iterating yields (slot, batch). A step's batch is cut into slots = micro-batches x ranks, and a slot's number
     is the same however they are spread, so that what is drawn in it is too. `rows` counts the examples over all
-    ranks. An `idle` rank has no example of its own: it computes with another's, which counts nothing.
+    ranks. An `idle` rank has no example of its own: it computes with another's, which counts nothing. `last` says
+    that the epoch ends with it, where that is known.
     """
 
     rows: int
@@ -42,6 +43,7 @@ class Window:
     load: Callable[[Any], Batch]
     whole: bool = True
     idle: bool = False
+    last: bool = False
 
     def __len__(self) -> int:
         return len(self.parts)
@@ -63,8 +65,11 @@ class Batches(Protocol):
         """Optimizer steps in an epoch, or None where nobody knows."""
         ...
 
-    def windows(self, epoch: int) -> Iterator[Window]:
-        """Yield the windows of one epoch; their order is a function of (seed, epoch)."""
+    def windows(self, epoch: int, offset: int = 0) -> Iterator[Window]:
+        """Yield the windows of one epoch after its first `offset` examples, over all ranks.
+
+        Their order is a function of (seed, epoch), whatever the batch size and the number of ranks.
+        """
         ...
 
     def in_order(self, limit: int | None = None) -> Iterator[Batch]:
@@ -86,6 +91,11 @@ def cut(index: Sequence[int] | Tensor, layout: Layout) -> tuple[list[int], list[
     if not own:
         return [layout.rank], [index[:1]], True
     return own, [index[starts[s] : starts[s + 1]] for s in own], False
+
+
+def end_of_epoch(examples: int, size: int, offset: int, *, drop_last: bool) -> int:
+    """Return where an epoch ends whose first `offset` examples are taken, with or without a ragged batch."""
+    return examples - (examples - offset) % size if drop_last else examples
 
 
 def sample(size: int, limit: int | None, seed: int) -> Tensor:
@@ -114,8 +124,8 @@ class MemoryBatches:
         """Optimizer steps in an epoch."""
         return len(self.set) // self.size if self.options.drop_last else -(-len(self.set) // self.size)
 
-    def windows(self, epoch: int) -> Iterator[Window]:
-        """Yield the windows of one epoch; their order is a function of (seed, epoch)."""
+    def windows(self, epoch: int, offset: int = 0) -> Iterator[Window]:
+        """Yield the windows of one epoch after its first `offset` examples; none before them is gathered."""
         order = epoch_order(
             len(self.set),
             seed=self.layout.seed,
@@ -124,13 +134,15 @@ class MemoryBatches:
             labels=self.set.labels,
         ).to(self.layout.device)
         alone = self.layout.accumulate * self.layout.ranks == 1
-        for start in range(0, self.steps * self.size, self.size):
+        end = end_of_epoch(len(order), self.size, offset, drop_last=self.options.drop_last)
+        for start in range(offset, end, self.size):
             index = order[start : start + self.size]
+            last = start + self.size >= end
             if alone:
-                yield Window(len(index), (0,), (index,), self.set.gather)
+                yield Window(len(index), (0,), (index,), self.set.gather, last=last)
             else:
                 slots, parts, idle = cut(index, self.layout)
-                yield Window(len(index), slots, parts, self.set.gather, whole=False, idle=idle)
+                yield Window(len(index), slots, parts, self.set.gather, whole=False, idle=idle, last=last)
 
     def in_order(self, limit: int | None = None) -> Iterator[Batch]:
         """Yield this rank's share of the set, in its order, none twice; with a limit, of a fixed sample of it."""

@@ -11,17 +11,15 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
-from framework.batching.batches import Layout, Window, cut, sample
+from framework.batching.batches import Layout, Window, cut, end_of_epoch, sample
 from framework.batching.order import epoch_order, seed_for
+from framework.batching.seeding import SeededDataset
 from framework.batching.sets import Batch
+from framework.batching.streams import Stream, grouped, rows_of
 from framework.errors import ConfigError
 
-
-def rows_of(batch: Batch) -> int:
-    """Return how many examples a batch has: the first dimension of its first tensor; 1 without any."""
-    sizes: list[int] = []
-    apply_to_collection(batch, Tensor, lambda t: sizes.append(t.shape[0] if t.ndim else 1))
-    return sizes[0] if sizes else 1
+Group = tuple[int, list[int], list[Batch], bool, bool]
+"""A step's examples over all ranks; this one's slots and batches; whether it is idle; whether the epoch ends."""
 
 
 class LoaderBatches:
@@ -43,6 +41,7 @@ class LoaderBatches:
             and not getattr(loader.sampler, "replacement", False)
             and getattr(loader.sampler, "_num_samples", None) is None
         )
+        self.stream = Stream(loader)
         if layout.ranks > 1 and not self.indexed:
             raise ConfigError(
                 f"{layout.ranks} devices cannot share a DataLoader over an iterable or with a sampler of its own: "
@@ -62,12 +61,25 @@ class LoaderBatches:
         except TypeError:
             return None
 
-    def windows(self, epoch: int) -> Iterator[Window]:
-        """Yield the windows of one epoch."""
-        groups = self._reordered(epoch) if self.indexed else self._as_it_is()
-        for rows, slots, parts, idle in groups:
-            whole = self.layout.accumulate * self.layout.ranks == 1
-            yield Window(rows, slots, parts, self._move, whole=whole, idle=idle)
+    def windows(self, epoch: int, offset: int = 0) -> Iterator[Window]:
+        """Yield the windows of one epoch after its first `offset` examples.
+
+        Of a map-style loader none before them is read. Another starts from the state that `load_state` was given, or
+        is read over from the epoch's start, with a warning.
+        """
+        groups = self._reordered(epoch, offset) if self.indexed else self._as_it_is(offset)
+        whole = self.layout.accumulate * self.layout.ranks == 1
+        for rows, slots, parts, idle, last in groups:
+            yield Window(rows, slots, parts, self._move, whole=whole, idle=idle, last=last)
+
+    def state(self) -> dict[str, Any]:
+        """Return what `load_state` needs beside the offset: nothing for a map-style loader in our order."""
+        return {} if self.indexed else self.stream.state()
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take up what `state` returned; to be called before `windows`."""
+        if not self.indexed and state:
+            self.stream.load_state(state)
 
     def in_order(self, limit: int | None = None) -> Iterator[Batch]:
         """Yield this rank's share of the set, in its order, none twice; with a limit, of a fixed sample of it."""
@@ -83,18 +95,18 @@ class LoaderBatches:
             return batch
         return apply_to_collection(batch, Tensor, lambda t: t.to(self.layout.device, non_blocking=True))
 
-    def _reordered(self, epoch: int) -> Iterator[tuple[int, list[int], list[Batch], bool]]:
+    def _reordered(self, epoch: int, offset: int) -> Iterator[Group]:
         size, count = self.loader.batch_size or 1, self.examples or 0
         shuffled = isinstance(self.loader.sampler, RandomSampler)
         order = epoch_order(
             count, seed=self.layout.seed, epoch=epoch, sampling="shuffled" if shuffled else "sequential"
         ).tolist()
-        end = count - count % size if self.loader.drop_last else count
-        batches = [order[start : start + size] for start in range(0, end, size)]
+        end = end_of_epoch(count, size, offset, drop_last=self.loader.drop_last)
+        batches = [order[start : min(start + size, end)] for start in range(offset, end, size)]
         plans: list[tuple[int, list[int], bool]] = []
         own: list[list[int]] = []
         one = Layout(rank=self.layout.rank, ranks=self.layout.ranks)
-        for group in _grouped(batches, self.layout.accumulate):
+        for group in grouped(batches, self.layout.accumulate):
             slots: list[int] = []
             shares = [cut(batch, one) for batch in group]
             busy = [i for i, (_, _, idle) in enumerate(shares) if not idle] or [0]
@@ -103,12 +115,12 @@ class LoaderBatches:
                 own.extend(shares[i][1])
             plans.append((sum(map(len, group)), slots, shares[busy[0]][2]))
         loaded = iter(self._load(own, epoch))
-        for rows, slots, idle in plans:
-            yield rows, slots, list(itertools.islice(loaded, len(slots))), idle
+        for number, (rows, slots, idle) in enumerate(plans, start=1):
+            yield rows, slots, list(itertools.islice(loaded, len(slots))), idle, number == len(plans)
 
-    def _as_it_is(self) -> Iterator[tuple[int, list[int], list[Batch], bool]]:
-        for group in _grouped(self.loader, self.layout.accumulate):
-            yield sum(map(rows_of, group)), list(range(len(group))), group, False
+    def _as_it_is(self, offset: int) -> Iterator[Group]:
+        for group in grouped(self.stream.batches(offset), self.layout.accumulate):
+            yield sum(map(rows_of, group)), list(range(len(group))), group, False, self.stream.at_end
 
     def _load(self, batches: list[list[int]], epoch: int) -> DataLoader[Any]:
         loader = self.loader
@@ -119,8 +131,11 @@ class LoaderBatches:
                 "prefetch_factor": loader.prefetch_factor,
                 "multiprocessing_context": loader.multiprocessing_context,
             }
+        dataset = loader.dataset
+        if loader.num_workers:
+            dataset = SeededDataset(dataset, (self.layout.seed, "example", epoch))
         return DataLoader(
-            loader.dataset,
+            dataset,
             batch_sampler=batches,
             collate_fn=loader.collate_fn,
             num_workers=loader.num_workers,
@@ -130,9 +145,3 @@ class LoaderBatches:
             generator=generator,
             **workers,
         )
-
-
-def _grouped(items: Any, size: int) -> Iterator[list[Any]]:
-    iterator = iter(items)
-    while group := list(itertools.islice(iterator, size)):
-        yield group

@@ -16,6 +16,9 @@ class Callback:
     The trainer shows `trainer.progress` (epoch, step, micro, samples), `trainer.total_steps`,
     `trainer.history`, `trainer.model`, `trainer.directory`, and `trainer.log(name, tensor)` keeps a scalar on
     the device until the interval ends. Only the main rank's callbacks are called.
+
+    One that remembers something may have a pair of methods for exact resume: `state()` returns it, as nested mappings
+    and lists of tensors and plain values, and `load_state(state)` takes it back, before `on_fit_start`.
     """
 
     def on_fit_start(self, trainer: Trainer) -> None:

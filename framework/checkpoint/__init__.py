@@ -1,6 +1,6 @@
 """Checkpoints: what a run is at a step, in safetensors and JSON, and the folder that keeps them."""
 
-from framework.checkpoint.files import write_json
+from framework.checkpoint.files import write_json, write_text
 from framework.checkpoint.folder import CorruptError, read
 from framework.checkpoint.nested import flatten, unflatten
 from framework.checkpoint.optimizer import load_optimizer, optimizer_parts
@@ -29,4 +29,5 @@ __all__ = [
     "read",
     "unflatten",
     "write_json",
+    "write_text",
 ]

@@ -15,10 +15,14 @@ from torch import Tensor
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file whole or not at all; numbers that JSON lacks (nan, inf) become null."""
+    write_text(path, json.dumps(_only_finite(content), indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
     temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
-    text = json.dumps(_only_finite(content), indent=2, allow_nan=False)
     try:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
         sync(temporary)
         temporary.replace(path)
     except BaseException:

@@ -193,7 +193,15 @@ def clear(directory: Path) -> None:
         return
     lock = FolderLock(directory)
     try:
-        for name in ("config.yaml", "overrides.yaml", "environment.json", "result.json", "best", "last"):
+        for name in (
+            "config.yaml",
+            "overrides.yaml",
+            "environment.json",
+            "result.json",
+            "resumed.json",
+            "best",
+            "last",
+        ):
             (directory / name).unlink(missing_ok=True)
         for events in directory.glob("events.out.tfevents.*"):
             events.unlink()

@@ -11,6 +11,7 @@ from framework.errors import ConfigError, Exit, nearest
 
 USAGE = """framework [train] [OVERRIDES]      train; without overrides, a network on handwritten digits
 framework -m [OVERRIDES]           a sweep: optimizer=sgd,adam seed=1,2
+framework resume=DIR [OVERRIDES] [accept=[KEYS]]   goes on with a run; resume=auto: with the newest cut short
 framework evaluate run=DIR         the test figures of a run's best model
 framework predict run=DIR input=FILE [output=FILE]
 framework plot scheduler=NAME [OVERRIDES] [steps_per_epoch=100] [output=FILE.png]
@@ -37,6 +38,10 @@ def run(arguments: list[str]) -> Exit:
 
         print(f"chainrule {__version__}")
         return Exit.OK
+    if command == "train" and any(argument.startswith("resume=") for argument in rest):
+        from framework.cli.resume import resume
+
+        return resume(rest)
     if command == "train":
         from framework.cli.train import train
 

@@ -15,7 +15,9 @@ NamedParams = Mapping[str, nn.Parameter]
 class Regularizer:
     """Constrains training; override only the hooks needed, since the others are never called.
 
-    Every hook runs in training only. What a hook draws is seeded by the trainer from (seed, step).
+    Every hook runs in training only. What a hook draws is seeded by the trainer from (seed, step). One that remembers
+    something from step to step may have a pair of methods for exact resume: `state()` returns it, as nested mappings
+    and lists of tensors and plain values, and `load_state(state)` takes it back, after `prepare`.
     """
 
     def prepare(self, model: nn.Module) -> None:
