@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from framework import registry, reporting
+from framework import registry, reporting, untrusted
 from framework.callbacks.base import Callback
 from framework.checkpoint import write_json, write_text
 from framework.config import RunConfig
@@ -67,7 +66,7 @@ class Account(Callback):
         """Take up nothing: the configuration may have been changed, as was accepted."""
 
     def _note_resume(self, path: Path, step: int) -> None:
-        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        before = untrusted.read_json_value(path) if path.exists() else []
         moment = datetime.now(UTC).isoformat(timespec="seconds")
         write_json(path, [*before, {"time": moment, "step": step, "changes": self.changes}])
 

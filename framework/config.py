@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from framework import registry
+from framework import registry, untrusted
 from framework.errors import ConfigError, nearest
 from framework.registry import KINDS, MISSING, Size, convert
 
@@ -86,11 +83,9 @@ def read(directory: Path, changes: Mapping[str, Any] | None = None) -> RunConfig
     """Read the configuration of a run's folder, with values changed by dotted key."""
     path = directory / "config.yaml"
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = untrusted.read_yaml(path)
     except OSError as error:
         raise ConfigError(f"run={directory} is not the folder of a run: {path.name}: {error.strerror}.") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {str(error).splitlines()[0]}.") from None
     content = _mapping(content, str(path))
     for key, value in {**accepted(directory), **(changes or {})}.items():
         node: Any = content
@@ -110,7 +105,7 @@ def accepted(directory: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        resumes = json.loads(path.read_text(encoding="utf-8"))
+        resumes = untrusted.read_json_value(path)
         return {key: value for resumed in resumes for key, value in resumed["changes"].items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} is no list of the run's resumes: {error}.") from None

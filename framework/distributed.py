@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
+import sys
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,6 +17,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from framework.errors import ConfigError
+from framework.signals import CAUGHT
+
+MEETING = "FRAMEWORK_MEETING"
+"""The environment variable with the file by which the ranks of one machine find each other."""
 
 
 class RankError(RuntimeError):
@@ -69,7 +76,12 @@ class ProcessGroup(Ranks):
     def __init__(self, device: torch.device) -> None:
         self.device = device
         if not dist.is_initialized():
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+            backend = "nccl" if device.type == "cuda" else "gloo"
+            if MEETING in os.environ:
+                rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+                dist.init_process_group(backend, f"file://{os.environ[MEETING]}", rank=rank, world_size=count)
+            else:
+                dist.init_process_group(backend)
         self.index, self.count = dist.get_rank(), dist.get_world_size()
 
     def sum(self, values: Tensor) -> Tensor:
@@ -160,29 +172,37 @@ def launch(work: Callable[..., Any], devices: int, *arguments: Any) -> Any:
     """Run `work(*arguments)` in `devices` processes of this machine and return the main rank's value.
 
     The processes are torch's elastic agent's, started afresh (spawn), so `work` must be importable and the
-    arguments plain. Raises ConfigError or RankError, with the message of the rank that failed first, when one fails,
-    and SignalledError after a signal, which reaches every process.
+    arguments plain. They meet by a file that only this user can open, and talk over the loopback interface.
+    Raises ConfigError or RankError, with the message of the rank that failed first, when one fails, and SignalledError
+    after a signal, which reaches every process.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    most = max(8, os.cpu_count() or 1, torch.cuda.device_count())
+    if devices > most:
+        raise ConfigError(f"trainer.devices={devices}: this machine runs at most {most} processes.")
     for name in logging.root.manager.loggerDict:
         if name.startswith(("torch.distributed.elastic", "torch.multiprocessing")):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # what it would print is raised below
 
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=devices,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=0,
-        start_method="spawn",
-    )
     try:
-        return elastic_launch(config, work)(*arguments)[0]
+        with _meeting() as agents:
+            config = LaunchConfig(
+                min_nodes=1,
+                max_nodes=1,
+                nproc_per_node=devices,
+                run_id=uuid.uuid4().hex,
+                rdzv_backend="c10d",
+                rdzv_endpoint=agents,
+                rdzv_configs={"store_type": "file"},
+                local_addr="127.0.0.1",
+                max_restarts=0,
+                start_method="spawn",
+                signals_to_handle=",".join(number.name for number in CAUGHT),
+            )
+            return elastic_launch(config, work)(*arguments)[0]
     except SignalException as signalled:
         raise SignalledError(str(signalled)) from None
     except ChildFailedError as failed:
@@ -193,6 +213,32 @@ def launch(work: Callable[..., Any], devices: int, *arguments: Any) -> Any:
         if kind.rpartition(".")[2] == ConfigError.__name__:
             raise ConfigError(message) from None
         raise RankError(f"rank {rank}: {reason}") from failed
+
+
+@contextlib.contextmanager
+def _meeting() -> Iterator[str]:
+    """Set, for the processes started inside, how they meet; return the file of the agent's own.
+
+    torch's TCPStore listens on every interface, whatever address it is asked for, and knows no authentication; a file
+    in a folder of this user's alone does without it. An interface that is set already is left as it is.
+    """
+    loopback = "lo0" if sys.platform == "darwin" else "lo"
+    interfaces = [name for _, name in socket.if_nameindex()] if hasattr(socket, "if_nameindex") else []
+    with tempfile.TemporaryDirectory(prefix="framework-") as folder:
+        chosen = {MEETING: f"{folder}/ranks", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+        if loopback in interfaces:
+            names = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+            chosen |= {name: loopback for name in names if name not in os.environ}
+        before = {name: os.environ.get(name) for name in chosen}
+        os.environ.update(chosen)
+        try:
+            yield f"{folder}/agent"
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
 
 
 def divide_threads() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from framework.errors import ConfigError
 from framework.run import load
+from framework.untrusted import read_json
 
 Format = Literal["pt2", "onnx"]
 
@@ -26,7 +26,7 @@ def export(directory: Path, output: Path, form: Format) -> None:
     if form == "onnx" and not all(map(importlib.util.find_spec, ("onnx", "onnxscript"))):
         raise ConfigError("format=onnx needs ONNX: pip install 'chainrule[onnx]'.")
     model = load(directory)
-    shape = json.loads((directory / "environment.json").read_text(encoding="utf-8"))["data"]["input_shape"]
+    shape = read_json(directory / "environment.json")["data"]["input_shape"]
     program = torch.export.export(
         model, (_example(model, shape),), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
     )

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.lib.format import open_memmap
 from torch import Tensor, nn
 
 from framework.batching import TensorSet
 from framework.datasets import Data, Vocabulary
 from framework.errors import ConfigError
+from framework.untrusted import open_regular, read_text
 
 
 def read_inputs(path: Path, data: Data) -> TensorSet:
@@ -24,11 +26,14 @@ def read_inputs(path: Path, data: Data) -> TensorSet:
     if path.suffix not in (".npy", ".csv"):
         raise ConfigError(f"input={path}: predict reads .npy and .csv files, got '{path.suffix}'.")
     try:
-        numpy = path.suffix == ".npy"
-        rows = np.load(path, allow_pickle=False) if numpy else np.loadtxt(path, delimiter=",", ndmin=2)
+        with open_regular(path) as file:
+            # a mapped file cannot announce more than it has, nor hold objects
+            rows = open_memmap(path, mode="r") if path.suffix == ".npy" else np.loadtxt(file, delimiter=",", ndmin=2)
     except OSError as error:
         raise ConfigError(f"input={path} cannot be read: {error.strerror or error}.") from None
-    except ValueError:
+    except ConfigError:
+        raise
+    except (ValueError, OverflowError):
         raise ConfigError(f"input={path} must hold numbers only, one example a row, and no header.") from None
     if rows.dtype.kind not in "biuf" or not np.isfinite(rows).all():
         raise ConfigError(f"input={path} must hold finite numbers, got {rows.dtype} with others among them.")
@@ -37,7 +42,7 @@ def read_inputs(path: Path, data: Data) -> TensorSet:
         raise ConfigError(
             f"input={path}: an example has {size} numbers {data.input_shape}, got rows of {rows.shape[1:]}."
         )
-    inputs = torch.from_numpy(rows.reshape(-1, *data.input_shape))
+    inputs = torch.from_numpy(np.array(rows).reshape(-1, *data.input_shape))
     if inputs.is_floating_point():
         inputs = inputs.float()
     # a data set's transform is of (inputs, target) batches
@@ -52,9 +57,9 @@ def continued(path: Path, model: nn.Module, data: Data, seed: int) -> str:
     generate.
     """
     try:
-        prompt = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"input={path} cannot be read as UTF-8 text: {error}.") from None
+        prompt = read_text(path)
+    except (OSError, ConfigError) as error:
+        raise ConfigError(f"input={path} cannot be read as UTF-8 text: {error}") from None
     if not prompt:
         raise ConfigError(f"input={path} is empty: a language model continues a text of at least one character.")
     generate: Any = getattr(model, "generate", None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,14 +13,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from framework import plugins, registry, reporting, signals
+from framework import plugins, registry, reporting, signals, untrusted
 from framework.account import Account
 from framework.backprop import explanation
 from framework.backprop.explanation import Explanation
 from framework.batching import Batches, BatchOptions
 from framework.batching.split import split
 from framework.callbacks.base import Callback
-from framework.checkpoint import CheckpointOptions, load_model
+from framework.checkpoint import MODEL, CheckpointOptions, check_fits, load_model
 from framework.config import RunConfig, parse, read
 from framework.datasets.base import Data
 from framework.determinism import seed_everything
@@ -81,8 +80,9 @@ def predict(directory: Path, inputs: Path, output: Path, changes: Mapping[str, A
     """
     config = read(directory, {**(changes or {}), "trainer.devices": 1})
     data = build_data(config)
+    best = _best(directory, config, data.input_shape, data.outputs)
     trainer = build(config, None, data).trainer
-    load_model(trainer.model, _best(directory))
+    load_model(trainer.model, best)
     if output.resolve() == inputs.resolve() or output.is_dir():
         raise ConfigError(f"output={output} must be a file of its own, not the input nor a folder.")
     if data.task == "language":
@@ -117,8 +117,13 @@ def load(directory: Path | str, model: nn.Module | None = None) -> nn.Module:
         path = directory / "environment.json"
         if not path.exists():
             raise ConfigError(f"{directory} is of a run from Python: give a model of its form, load(DIR, model=…).")
-        shape = json.loads(path.read_text(encoding="utf-8"))["data"]
-        model = build_model(read(directory), tuple(shape["input_shape"]), shape["outputs"])
+        config, shape = read(directory), untrusted.read_json(path).get("data")
+        if not isinstance(shape, dict) or {"input_shape", "outputs"} - shape.keys():
+            raise ConfigError(f"{path} must say the data's input_shape and outputs.")
+        sizes = registry.convert(shape["input_shape"], tuple[registry.Count, ...], f"{path}: input_shape")
+        outputs = registry.convert(shape["outputs"], registry.Count, f"{path}: outputs")
+        best = _best(directory, config, sizes, outputs)
+        model = build_model(config, sizes, outputs)
     load_model(model, best)
     return model.eval()
 
@@ -263,8 +268,9 @@ def _train(
 
 def _evaluate(config: RunConfig, directory: Path, overrides: Sequence[str], data: Data) -> dict[str, float]:
     """Score the test set on this rank with the best weights."""
+    best = _best(directory, config, data.input_shape, data.outputs)
     session = build(config, None, data)
-    load_model(session.trainer.model, _best(directory))
+    load_model(session.trainer.model, best)
     test = session.batches("test")
     if test is None:
         raise ConfigError(f"data '{config.data.name}' has no test set.")
@@ -281,7 +287,7 @@ def _train_on_ranks(
         path = directory / "result.json"
         if not path.exists():
             raise KeyboardInterrupt from None
-        result = Result.from_json(json.loads(path.read_text(encoding="utf-8")))
+        result = Result.from_json(untrusted.read_json(path))
     return result
 
 
@@ -306,8 +312,18 @@ def _rank(work: Any, config: Mapping[str, Any], directory: Path, overrides: Sequ
         return value
 
 
-def _best(directory: Path) -> Path:
+def _best(
+    directory: Path, config: RunConfig | None = None, input_shape: tuple[int, ...] = (), outputs: int = 0
+) -> Path:
+    """Return the checkpoint of a run's best model; with a configuration, that of the model that it builds.
+
+    Raises ConfigError where there is none, it lies outside the run's folder, or belongs to another model.
+    """
     folder = directory / "best"
     if not folder.exists():
         raise ConfigError(f"{directory} has no checkpoint 'best': is it the folder of a run that was trained?")
+    untrusted.inside(directory, folder)
+    if config is not None:
+        chosen, runtime = config.model, {"input_shape": input_shape, "outputs": outputs}
+        check_fits(lambda: registry.build("model", chosen.name, chosen.options, runtime=runtime), folder / MODEL)
     return folder

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as flags, so that a run ends at a step's boundary with everything saved."""
+"""Ctrl-C, SIGTERM and SIGUSR1 as flags, so that a run ends at a step's boundary with everything saved."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from types import FrameType
 
 CAUGHT = {signal.SIGINT: "interrupt", signal.SIGTERM: "terminate"}
 """The signals that end a run in good order, and the reason each one gives."""
+if hasattr(signal, "SIGUSR1"):
+    CAUGHT[signal.SIGUSR1] = "terminate"  # Slurm's warning before a time limit, sbatch --signal=USR1@60
 
 
 class Signals:

@@ -10,7 +10,7 @@ import framework
 ROOT = Path(framework.__file__).parent
 
 TIERS = [
-    {"errors"},
+    {"errors", "untrusted"},
     {"registry", "functions"},
     {"batching", "parameters", "history"},
     {
@@ -52,7 +52,7 @@ OUTSIDE = {
     "omegaconf": {"cli"},
     "tensorboard": {"tensorboard"},
     "matplotlib": {"plotting"},
-    "torch": set().union(*TIERS) - {"errors", "registry", "config", "plugins", "cli", "__main__"},
+    "torch": set().union(*TIERS) - {"errors", "untrusted", "registry", "config", "plugins", "cli", "__main__"},
 }
 """Packages that only some rooms may import at all, even inside functions."""
 

@@ -25,6 +25,16 @@ def test_under_the_elastic_agent_a_repeated_signal_is_the_same_one(monkeypatch):
         assert received.reason == "terminate"
 
 
+def test_slurm_s_warning_is_preemption_and_a_later_ctrl_c_leaves_at_once():
+    with listen() as received:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert received.reason == "terminate"
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
+
+
 def test_nested_listeners_share_what_was_received():
     with listen() as outer, listen() as inner:
         assert inner is outer

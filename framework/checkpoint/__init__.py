@@ -1,6 +1,7 @@
 """Checkpoints: what a run is at a step, in safetensors and JSON, and the folder that keeps them."""
 
 from framework.checkpoint.files import write_json, write_text
+from framework.checkpoint.fitting import check_fits
 from framework.checkpoint.folder import CorruptError, read
 from framework.checkpoint.nested import flatten, unflatten
 from framework.checkpoint.optimizer import load_optimizer, optimizer_parts
@@ -18,6 +19,7 @@ __all__ = [
     "Checkpoints",
     "CorruptError",
     "Snapshot",
+    "check_fits",
     "clear",
     "copy_into",
     "flatten",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -41,12 +42,22 @@ def convert(source: Path, output: Path, *, which: Literal["best", "last"] = "bes
 def _load(path: Path) -> Any:
     if not path.is_file():
         raise ConfigError(f"{path} is neither a file nor the folder of a run.")
+    _refuse_bomb(path)
     try:
         return _torch_load(path, mmap=True)
     except RuntimeError as error:
         if "mmap can only be used" not in str(error):
             raise ConfigError(f"{path} cannot be read as a file of torch.save: {_first_line(error)}") from None
         return _torch_load(path, mmap=False)  # the format before PyTorch 1.6
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Raise ConfigError for an archive that unpacks to more than its file: torch.save compresses nothing."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > path.stat().st_size:
+            raise ConfigError(f"{path} is refused: it unpacks to {unpacked:,} bytes, more than its own.")
 
 
 def _torch_load(path: Path, *, mmap: bool) -> Any:
@@ -63,8 +74,9 @@ def _torch_load(path: Path, *, mmap: bool) -> Any:
 
 def _weights(content: Any, path: Path) -> dict[str, Tensor]:
     """Return the state dict in what was loaded."""
-    while isinstance(content, Mapping) and (inside := [k for k in INSIDE if isinstance(content.get(k), Mapping)]):
-        content = content[inside[0]]
+    for _ in INSIDE:  # and no further, as a mapping may hold itself
+        inside = [k for k in INSIDE if isinstance(content, Mapping) and isinstance(content.get(k), Mapping)]
+        content = content[inside[0]] if inside else content
     if not isinstance(content, Mapping) or not content:
         raise ConfigError(f"{path} has no state dict, at its top or under {', '.join(INSIDE)}.")
     for name, value in content.items():
@@ -72,6 +84,8 @@ def _weights(content: Any, path: Path) -> dict[str, Tensor]:
             raise ConfigError(f"{path}: a state dict holds tensors by name; {name!r} is a {type(value).__name__}.")
         if value.layout is not torch.strided or value.is_quantized:
             raise ConfigError(f"{path}: {name} is sparse or quantized, and safetensors has dense tensors alone.")
+        if value.nbytes > value.untyped_storage().nbytes():
+            raise ConfigError(f"{path}: {name} says to have {value.nbytes:,} bytes, more than are stored.")
     return dict(content)
 
 

@@ -19,7 +19,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file whole or not at all, in place of whatever has its name, be it a link."""
     temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:
         temporary.write_text(text, encoding="utf-8")

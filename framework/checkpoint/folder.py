@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from framework.checkpoint.files import sync, write_json
 from framework.checkpoint.nested import flatten, unflatten
 from framework.checkpoint.snapshot import MODEL, OPTIMIZER, RUN, STATE, Snapshot
 from framework.errors import ConfigError
+from framework.untrusted import open_regular, read_json, read_shapes
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -51,8 +51,8 @@ def read(folder: Path) -> Snapshot:
     Raises ConfigError, naming the file and what is wrong.
     """
     manifest = verify(folder)
-    tensors = {name: _parsed(folder / name, load_file) for name in (MODEL, OPTIMIZER, RUN)}
-    state = _parsed(folder / STATE, lambda path: unflatten({}, _json(path)))
+    tensors = {name: _parsed(folder / name, _load) for name in (MODEL, OPTIMIZER, RUN)}
+    state = _parsed(folder / STATE, lambda path: unflatten({}, read_json(path)))
     if not isinstance(state, dict) or state.pop("step", None) != manifest["step"]:
         raise CorruptError(f"{folder / STATE} is of another step than {MANIFEST}.")
     return Snapshot(manifest["step"], tensors[MODEL], tensors[OPTIMIZER], tensors[RUN], state)
@@ -61,7 +61,7 @@ def read(folder: Path) -> Snapshot:
 def read_model(folder: Path) -> dict[str, Tensor]:
     """Return the weights of a checkpoint, verified; raises ConfigError as `read` does."""
     verify(folder, (MODEL,))
-    return _parsed(folder / MODEL, load_file)  # type: ignore[no-any-return]  # of a parser of anything
+    return _parsed(folder / MODEL, _load)  # type: ignore[no-any-return]  # of a parser of anything
 
 
 def verify(folder: Path, names: tuple[str, ...] = FILES) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file() or path.stat().st_size > LARGEST:
         raise CorruptError(f"{folder} has no {MANIFEST}: it is half-written, or no checkpoint.")
-    manifest = _parsed(path, _json)
+    manifest = _parsed(path, read_json)
     if isinstance(manifest, dict) and type(manifest.get("format")) is int and manifest["format"] > FORMAT:
         raise ConfigError(f"{path} has format {manifest['format']}, this version reads {FORMAT}: install a newer one.")
     if not _well_formed(manifest):
@@ -115,24 +115,24 @@ def _well_formed(manifest: Any) -> bool:
     )
 
 
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+def _load(path: Path) -> dict[str, Tensor]:
+    read_shapes(path)
+    return load_file(path)
 
 
 def _parsed(path: Path, parse: Callable[[Path], Any]) -> Any:
     try:
         return _of_disk(path, parse)
     except (SafetensorError, ValueError, RecursionError) as error:
-        if isinstance(error, CorruptError):
-            raise
-        raise CorruptError(f"{path} cannot be read: {error}.") from None
+        reason = str(error).rstrip(".").replace(f"{path} ", "it ", 1)
+        raise CorruptError(f"{path} cannot be read: {reason}.") from None
 
 
 def _of_disk(path: Path, work: Callable[[Path], Any]) -> Any:
     """Do something with a file; one that is not there, or not readable by its disk, is corrupt."""
     try:
-        if path.exists() and not path.is_file():
-            raise CorruptError(f"{path} is no file.")  # a pipe or a device would be read for ever
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise CorruptError(f"{path} is no file.")  # a link leads out, a pipe or a device would be read for ever
         return work(path)
     except PermissionError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
@@ -141,5 +141,5 @@ def _of_disk(path: Path, work: Callable[[Path], Any]) -> Any:
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -38,9 +38,13 @@ class FolderLock:
     def release(self) -> None:
         """Let others have the folder; a second call does nothing."""
         if self._descriptor in _held:
-            self.path.unlink(missing_ok=True)
-            _held.discard(self._descriptor)
-            os.close(self._descriptor)
+            try:
+                self.path.unlink(missing_ok=True)
+            except OSError:
+                pass  # the lock is on what is open, not on the name
+            finally:
+                _held.discard(self._descriptor)
+                os.close(self._descriptor)
 
     def _take(self, directory: Path) -> int:
         while True:

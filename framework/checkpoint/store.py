@@ -45,18 +45,24 @@ class Checkpoints:
         self.mode = mode
         self.folder = directory / "checkpoints"
         directory.mkdir(parents=True, exist_ok=True)
+        _refuse_link(self.folder)
         self._lock = FolderLock(directory)
         try:
             self.folder.mkdir(exist_ok=resume)
+            if resume:
+                _remove_leftovers(directory)
         except FileExistsError:
             self._lock.release()
             raise ConfigError(
                 f"{directory} has a run already: choose another folder (hydra.run.dir), or set overwrite=true."
             ) from None
+        except BaseException:
+            self._lock.release()
+            raise
         self._writer = Writer(in_background=options.in_background)
         self._reports: list[str] = []
-        if resume:
-            _remove_leftovers(directory)
+        self._unwritten: tuple[Snapshot, float | None] | None = None
+        """The best checkpoint, and its score, where the disk did not take it: the next save tries again."""
 
     def save(self, snapshot: Snapshot, *, best: bool, score: float | None = None) -> None:
         """Save a step: point `last` (and `best`) at it, and drop those that the options don't keep.
@@ -105,12 +111,19 @@ class Checkpoints:
 
     def _save(self, snapshot: Snapshot, *, best: bool, score: float | None) -> None:
         try:
-            entry = self._entries().get(snapshot.step)
-            if entry is None or (entry.score is None and score is not None):
-                self._write(snapshot, best=best, score=score)
-            self._tidy(self._entries())
+            if self._unwritten is not None and not best:
+                self._put(self._unwritten[0], best=True, score=self._unwritten[1])
+            self._unwritten = None
+            self._put(snapshot, best=best, score=score)
         except (OSError, SafetensorError) as error:
+            self._unwritten = (snapshot, score) if best else self._unwritten
             self._reports.append(self._failure(snapshot, error))
+
+    def _put(self, snapshot: Snapshot, *, best: bool, score: float | None) -> None:
+        entry = self._entries().get(snapshot.step)
+        if entry is None or (entry.score is None and score is not None):
+            self._write(snapshot, best=best, score=score)
+        self._tidy(self._entries())
 
     def _failure(self, snapshot: Snapshot, error: Exception) -> str:
         """Return what is said of a checkpoint that could not be written: why, and what is needed."""
@@ -131,7 +144,9 @@ class Checkpoints:
         return self.folder / f"step-{step}"
 
     def _steps(self) -> list[int]:
-        return [int(match[1]) for path in self.folder.iterdir() if (match := STEP.fullmatch(path.name))]
+        """Return the steps that have a folder; a link to one is none."""
+        folders = [path for path in self.folder.iterdir() if path.is_dir() and not path.is_symlink()]
+        return [int(match[1]) for path in folders if (match := STEP.fullmatch(path.name))]
 
     def _entries(self) -> dict[int, Entry]:
         """Return what the manifests say, by step."""
@@ -191,6 +206,7 @@ def clear(directory: Path) -> None:
     folder = directory / "checkpoints"
     if not folder.is_dir():
         return
+    _refuse_link(folder)
     lock = FolderLock(directory)
     try:
         for name in (
@@ -207,7 +223,7 @@ def clear(directory: Path) -> None:
             events.unlink()
         _remove_leftovers(directory)
         for path in folder.glob("*step-*"):
-            shutil.rmtree(path)
+            _remove(path)
         if not any(folder.iterdir()):
             folder.rmdir()
     finally:
@@ -222,7 +238,17 @@ def _remove_leftovers(directory: Path) -> None:
     """Remove what killed writers left under temporary names."""
     for path in (*directory.iterdir(), *(directory / "checkpoints").iterdir()):
         if TEMPORARY.fullmatch(path.name):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _refuse_link(folder: Path) -> None:
+    """Raise ConfigError where a folder that is written to and cleared is a link to another."""
+    if folder.is_symlink():
+        raise ConfigError(f"{folder} must be a folder, not a link: what it leads to could be another's.")

@@ -44,9 +44,9 @@ def copy_into(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     own = {canonical_name(name): tensor for name, tensor in bare_model(model).state_dict().items()}
     held = {own[name].data_ptr() for name in tensors if name in own}
     wrong = [
-        f"{name} is {tuple(tensor.shape)}, the model's is {tuple(own[name].shape) if name in own else 'absent'}."
+        f"{name} is {_form(tensor, own.get(name))}, the model's is {_form(own.get(name), tensor)}."
         for name, tensor in tensors.items()
-        if name not in own or own[name].shape != tensor.shape
+        if name not in own or own[name].shape != tensor.shape or own[name].dtype != tensor.dtype
     ]
     # a tied weight is saved under one of its names
     wrong += [f"{n} is missing." for n, t in own.items() if n not in tensors and t.data_ptr() not in held]
@@ -55,3 +55,11 @@ def copy_into(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, tensor in tensors.items():
             own[name].copy_(tensor)
+
+
+def _form(tensor: Tensor | None, other: Tensor | None) -> str:
+    """Return a tensor's shape, or its dtype where that alone tells it from another."""
+    if tensor is None:
+        return "absent"
+    same = other is not None and tensor.shape == other.shape
+    return str(tensor.dtype).removeprefix("torch.") if same else str(tuple(tensor.shape))

@@ -10,9 +10,17 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from framework import plugins, registry
 from framework.errors import ConfigError, is_mistake, nearest
 
+LONGEST = 1000
+"""Characters of a message, whatever the value that it quotes."""
+
 
 def explain(error: BaseException) -> str:
-    """Return the message for a user's mistake, or nothing where the error is none."""
+    """Return the message for a user's mistake, one short line, or nothing where the error is none."""
+    message = " ".join(_explain(error).split("\n"))
+    return message if len(message) <= LONGEST else f"{message[: LONGEST // 2]} … {message[-LONGEST // 4 :]}"
+
+
+def _explain(error: BaseException) -> str:
     if isinstance(error, ConfigError):
         return str(error) + (_broken() if "does not exist" in str(error) else "")
     if isinstance(error, OverrideParseException):

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from framework import config, plugins, registry
+from framework import config, plugins, registry, untrusted
 from framework.cli import USAGE, composition
 from framework.cli.train import EXITS, train
 from framework.config import RunConfig
@@ -54,7 +51,9 @@ def _go_on(directory: Path, overrides: Sequence[str], keys: Sequence[str]) -> Ex
     """Show what the overrides change, and train on."""
     if not (directory / "config.yaml").is_file():
         raise ConfigError(f"resume={directory} is not the folder of a run: it has no config.yaml.")
-    began_with = yaml.safe_load((directory / "overrides.yaml").read_text(encoding="utf-8"))
+    began_with = untrusted.read_yaml(directory / "overrides.yaml")
+    if not isinstance(began_with, list) or not all(isinstance(override, str) for override in began_with):
+        raise ConfigError(f"{directory / 'overrides.yaml'} must be a list of overrides.")
     before = config.read(directory)
     after = config.read(directory, _settings(overrides, began_with, before))
     changes = config.differences(before, after)
@@ -129,7 +128,7 @@ def _text(value: Any) -> str:
 def _status(directory: Path) -> str:
     """Return the status in a run's result.json, or nothing where it has none that can be read."""
     try:
-        return str(json.loads((directory / "result.json").read_text(encoding="utf-8"))["status"])
+        return str(untrusted.read_json(directory / "result.json")["status"])
     except (OSError, ValueError, LookupError, TypeError):
         return ""
 

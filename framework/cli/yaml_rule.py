@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from framework.errors import ConfigError
+from framework.untrusted import check_yaml, read_text
 
 ALLOWED = frozenset({"hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"})
 """Hydra's settings that are plain values; files may set `hydra.sweeper.params` besides."""
@@ -40,9 +41,12 @@ class CheckedSource(FileConfigSource):
         """Read one file. Raises ConfigError where it breaks the rule or is no YAML mapping."""
         file = Path(self.path, self._normalize_file_name(config_path))
         try:
+            check_yaml(read_text(file), file)
             result = super().load_config(config_path)
             content = OmegaConf.to_container(result.config, resolve=False)
-        except (YAMLError, OmegaConfBaseException, ValueError, OSError) as error:
+        except ConfigError:
+            raise
+        except (YAMLError, OmegaConfBaseException, ValueError, OSError, RecursionError) as error:
             reason = " ".join(str(error).split())
             raise ConfigError(f"{file} must be one YAML mapping of settings: {reason}") from error
         refuse(file, config_path, result.header["package"], content)

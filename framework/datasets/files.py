@@ -22,6 +22,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
 from framework.errors import ConfigError
+from framework.untrusted import open_regular
 
 ATTEMPTS = 3
 PAUSE_SECONDS = 0.25
@@ -88,7 +89,7 @@ def verified(path: Path, file: RemoteFile) -> bytes:
     Raises ValueError where the size or the SHA-256 differs, OSError, EOFError or zlib.error where it cannot
     be read.
     """
-    with path.open("rb") as packed:
+    with open_regular(path) as packed:
         is_gzip = packed.read(2) == b"\x1f\x8b"
         packed.seek(0)
         stream = gzip.GzipFile(fileobj=packed) if is_gzip else packed

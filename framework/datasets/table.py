@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv as format_csv
+import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from framework.batching.split import split_indices
 from framework.datasets.base import Data
 from framework.errors import ConfigError, nearest
 from framework.registry import Probability, data
+from framework.untrusted import open_regular
 
 
 @data("csv")
@@ -78,7 +80,7 @@ class Standardize:
 def _read(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Return the header, and each row with the number of its line."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with open_regular(path) as raw, io.TextIOWrapper(raw, newline="", encoding="utf-8-sig") as file:
             reader = format_csv.reader(file, skipinitialspace=True)
             lines = [(reader.line_num, row) for row in reader if row]
     except (OSError, UnicodeDecodeError, format_csv.Error) as error:

@@ -13,6 +13,7 @@ from framework.datasets.base import Data
 from framework.datasets.tokens import TokenSet
 from framework.errors import ConfigError
 from framework.registry import Count, Probability, data
+from framework.untrusted import open_regular
 
 
 class Vocabulary:
@@ -70,7 +71,8 @@ def text(*, path: str, block: Count = 64, stride: Count | None = None, held_out:
 
 def _read(path: Path) -> str:
     try:
-        content = path.read_bytes().decode("utf-8")
+        with open_regular(path) as file:
+            content = file.read().decode("utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"data 'text' reads UTF-8, and {path} is not from byte {error.start} on: convert the file."

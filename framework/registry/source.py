@@ -53,6 +53,8 @@ class Module:
             self.tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
         except SyntaxError as error:
             raise ConfigError(f"{path}:{error.lineno} is not Python: {error.msg}.") from error
+        except (MemoryError, RecursionError):  # the first is the parser's own
+            raise ConfigError(f"{path} is not Python that can be read: it is nested too deep.") from None
         self.definitions = {n.name: n for n in self.tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef)}
         self.names: dict[str, ast.expr] = {}
         self.imports: dict[str, str] = {}

@@ -30,6 +30,9 @@ class Range:
         return " and ".join(filter(None, (above, below)))
 
 
+WHOLE = range(-(2**63), 2**63)
+"""The whole numbers that a tensor, and so an option, can hold."""
+
 Positive = Annotated[float, Range(0, bounds="()")]
 NonNegative = Annotated[float, Range(0, bounds="[)")]
 Fraction = Annotated[float, Range(0, 1)]
@@ -115,10 +118,12 @@ def _convert_scalar(value: Any, kind: type, where: str) -> Any:
         if isinstance(value, bool):
             return value
     elif kind is int:
-        if isinstance(value, int | float) and not isinstance(value, bool) and value == int(value):
-            return int(value)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and value in WHOLE:
+            return value
     elif kind is float:
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and value in WHOLE):
             return float(value)
     elif kind is str:
         if isinstance(value, str | int | float) and not isinstance(value, bool):

@@ -13,6 +13,7 @@ from framework.batching.random_state import load_random_state, random_state
 from framework.checkpoint import Snapshot, copy_into, load_optimizer, model_tensors, optimizer_parts
 from framework.checkpoint.nested import flatten, unflatten
 from framework.checkpoint.snapshot import on_cpu
+from framework.errors import ConfigError
 from framework.history import Evaluation, Progress
 from framework.resuming.ranks import gather, share
 
@@ -39,9 +40,20 @@ def take_snapshot(trainer: Trainer) -> Snapshot:
 def load_snapshot(trainer: Trainer, snapshot: Snapshot) -> None:
     """Make a trainer that is ready for its first step stand where a snapshot says.
 
-    Raises ConfigError where the model or the optimizer is another. Another number of ranks, or other metrics,
-    callbacks and regularizers, take up what is theirs.
+    Raises ConfigError where the model or the optimizer is another, and for a state that no run has. Another number of
+    ranks, or other metrics, callbacks and regularizers, take up what is theirs.
     """
+    try:
+        _load(trainer, snapshot)
+    except ConfigError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"the checkpoint of step {snapshot.step} cannot be taken up: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _load(trainer: Trainer, snapshot: Snapshot) -> None:
     assert trainer.optimizer is not None
     assert trainer.rate is not None
     values = {name: value for name, value in snapshot.state.items() if name not in ("optimizer", "step")}
@@ -59,6 +71,8 @@ def load_snapshot(trainer: Trainer, snapshot: Snapshot) -> None:
         trainer.score.observe(evaluation)
     trainer.limits.started = time.monotonic() - state["seconds"]
     trainer.rate.load_state(state["scheduler"])
+    if trainer.progress.step and not trainer.rate.changes_options:
+        trainer.rate.set(trainer.progress.step - 1)  # what is logged before the next step is the last one's
     trainer.mixed.load_state(state["precision"])
     if state["loss"] and isinstance(trainer.loss, nn.Module):
         trainer.loss.load_state_dict(state["loss"])

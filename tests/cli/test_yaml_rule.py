@@ -129,7 +129,7 @@ def test_refused_however_it_is_spelled(tmp_path, name, text):
         ("a: [1", "x.yaml"),
         ("- 1\n- 2", "got a list"),
         ("3", "one YAML mapping"),
-        ("\t# @package\thydra", "Expected header format"),
+        ("\t# @package\thydra", "is not YAML"),
         ("# @package\thydra\nx: 1", "Expected header format"),
         ("# @package hydra x\nx: 1", "Too many components"),
         ("a: !!python/object/apply:os.system [x]", "could not determine a constructor"),
