@@ -9,7 +9,7 @@ import socket
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -45,6 +45,9 @@ class Ranks:
     def sum(self, values: Tensor) -> Tensor:
         """Return the sum of `values` over all ranks."""
         return values
+
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Make each of these tensors its mean over all ranks, in place."""
 
     def any(self, *flags: bool) -> list[bool]:
         """Return of each flag whether it is set on any rank: the same answer on every rank."""
@@ -89,6 +92,12 @@ class ProcessGroup(Ranks):
         total = values.clone()
         dist.all_reduce(total)
         return total
+
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Make each of these tensors its mean over all ranks, in place."""
+        for tensor in tensors:
+            dist.all_reduce(tensor)
+            tensor.div_(self.count)
 
     def any(self, *flags: bool) -> list[bool]:
         """Return of each flag whether it is set on any rank: the same answer on every rank."""

@@ -11,6 +11,10 @@ class ConfigError(ValueError):
     """A mistake in a command, a configuration or a file: the rule, the value received, and the fix."""
 
 
+class DataError(RuntimeError):
+    """An example that cannot be had: which one, and why."""
+
+
 class Exit(IntEnum):
     """Exit codes of the commands."""
 

@@ -26,6 +26,10 @@ class Monitor:
     reference: float = math.nan
     waited: int = 0
 
+    def anew(self) -> Monitor:
+        """Return a monitor of the same score that has observed nothing."""
+        return Monitor(self.name, self.mode, self.patience, self.min_delta, self.target)
+
     def check(self, names: Iterable[str]) -> None:
         """Raise ConfigError where the monitored score is not among these."""
         known = list(names)

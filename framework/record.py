@@ -23,6 +23,7 @@ from framework.checkpoint import (
     read,
     write_json,
 )
+from framework.errors import ConfigError
 from framework.history import Result
 from framework.meters import Means, Meter
 from framework.tensorboard import TensorBoard
@@ -113,6 +114,16 @@ class Record:
         """Whether no step has been taken since the last was logged."""
         return self.interval[1] == self.trainer.progress.step
 
+    def measure(self, loss: Tensor, weight: Tensor | float, outputs: Sequence[Any], bad: bool | Tensor) -> None:
+        """Take in a step's losses, summed, their weights and its outputs for the metrics; of a bad step nothing."""
+        if isinstance(bad, Tensor):
+            loss, weight = torch.where(bad, 0.0, loss), torch.where(bad, 0.0, weight)
+        elif bad:
+            loss, weight, outputs = torch.zeros_like(loss), 0.0, ()
+        self.means.add("loss/train", loss, weight, shared=True)
+        for output in outputs:
+            self.meter.add(output)
+
     def end_interval(self) -> None:
         """Log the steps since the last call by one copy to the host and one event; nothing without a step."""
         progress, (started, step, samples) = self.trainer.progress, self.interval
@@ -120,6 +131,7 @@ class Record:
             return
         scalars = self.means.close()
         scalars |= {f"{name}/train": value for name, value in self.meter.compute().items()}
+        scalars |= self.trainer.guard.notice()
         now = time.monotonic()
         assert self.trainer.rate is not None
         scalars["lr"] = self.trainer.rate.current
@@ -162,8 +174,11 @@ class Record:
         return trainer.ranks.any(own)[0]
 
     def save(self, *, best: bool, score: float | None = None) -> None:
-        """Keep the weights of this moment: in the folder, or without one in memory."""
+        """Keep the weights of this moment, unless they are spoilt: in the folder, or without one in memory."""
         trainer = self.trainer
+        trainer.guard.notice()
+        if trainer.guard.reason:
+            return
         self.saved = (trainer.progress.step, time.monotonic())
         if self.directory is not None:
             snapshot = trainer.snapshot()
@@ -177,8 +192,21 @@ class Record:
         elif best:
             self.best_weights = model_tensors(trainer.model)
 
+    def newest(self) -> Snapshot:
+        """Return the newest snapshot, for a run that goes back to it; raises ConfigError where none is whole."""
+        snapshot = self._newest()
+        if snapshot is None:
+            raise ConfigError("trainer.on_nonfinite=rewind: no checkpoint is left to go back to.")
+        return snapshot
+
+    def reopen(self) -> None:
+        """Go on where a snapshot was taken up: the events after it are void."""
+        if self.board is not None and self.directory is not None:
+            self.board.close()
+            self.board = TensorBoard(self.directory, purge_step=self.first_void)
+
     def restore_best(self) -> None:
-        """Give the model its best weights back; without any saved it keeps those it has."""
+        """Give the model its best weights back; without any saved it keeps those it has, unless they are no numbers."""
         if self.checkpoints is not None:
             self.checkpoints.wait()
         self.trainer.ranks.barrier()
@@ -186,6 +214,8 @@ class Record:
             load_model(self.trainer.model, self.directory / "best")
         elif self.best_weights is not None:
             copy_into(self.trainer.model, self.best_weights)
+        else:
+            self.trainer.guard.restore_first()
 
     def close(self, result: Result) -> None:
         """End: result.json, the verdict, and everything flushed."""

@@ -20,6 +20,7 @@ from framework.checkpoint import CheckpointOptions, Snapshot
 from framework.determinism import deterministic, keeping_random_state, seed_step
 from framework.errors import ConfigError
 from framework.evaluation import Evaluator
+from framework.faults import Guard, MicroBatches, Policy, explain_memory, gradient_norms, is_out_of_memory
 from framework.history import Evaluation, Progress, Result, Status, verdict
 from framework.learning_rate import LearningRate
 from framework.limits import Every, Limits
@@ -28,7 +29,7 @@ from framework.models.checkpointing import checkpoint_blocks
 from framework.monitor import Monitor
 from framework.objective import Loss, Objective, Supervised
 from framework.parameters import named_parameters
-from framework.precision import Precision, masked
+from framework.precision import Precision
 from framework.record import Record
 from framework.registry import Count, NonNegative, Positive
 from framework.regularizers.base import Regularizer
@@ -65,6 +66,11 @@ class Trainer:
     counts evaluations. `evaluate_every` is a number of epochs, or "500 steps". `accumulate` splits each step's batch
     into so many micro-batches; of a user's DataLoader, so many batches make a step. `clip_norm` and `clip_value` bound
     the gradients. `backprop` is by hand, layer by layer, or by autograd; auto goes by hand where all allows it.
+
+    A step whose loss or gradient is no finite number, or whose loss is more than `spike_deviations` standard deviations
+    above its running mean, is kept from the weights: it ends the run (`on_nonfinite` stop), is left out (skip), or has
+    the run go back to its newest checkpoint and leave it out from there (rewind). `auto_micro_batch` halves the
+    micro-batches when memory runs out.
     """
 
     model: nn.Module
@@ -100,6 +106,9 @@ class Trainer:
     gradient_checkpointing: bool = False
     compile: Literal["off", "model"] = "off"
     backprop: Literal["auto", "manual", "autograd"] = "auto"
+    on_nonfinite: Policy = "stop"
+    spike_deviations: Positive | None = None
+    auto_micro_batch: bool = False
 
     def __post_init__(self) -> None:
         settings = registry.read_signature("framework.trainer:Trainer").options
@@ -108,6 +117,8 @@ class Trainer:
             setattr(self, name, value)
         if "loss" in self.metrics:
             raise ConfigError("a metric cannot be named 'loss': the loss is; choose another name.")
+        if self.on_nonfinite == "rewind" and self.directory is None:
+            raise ConfigError("trainer.on_nonfinite=rewind needs checkpoints to go back to: Trainer(directory=DIR).")
         if (self.loss is None) == (self.objective is None):
             raise ConfigError("a Trainer needs either loss= or objective=; it got both or neither.")
         self.place = distributed.pick_device(self.device)
@@ -179,12 +190,15 @@ class Trainer:
                 self.record.open()
                 reason = self._run()
                 self.record.restore_best()
-                result = self._result(reason)
+                result = self._result(reason, self.guard.message)
                 if test is not None and result.best is not None and reason not in CUT_SHORT:
                     result.test = self.evaluator.score(self.batches(test, options))
             except BaseException as failure:
+                told = explain_memory(failure, self.place) if is_out_of_memory(failure) else failure
                 ended = "interrupt" if isinstance(failure, KeyboardInterrupt) else "error"
-                self.record.close(self._result(ended, f"{type(failure).__name__}: {failure}"))
+                self.record.close(self._result(ended, f"{type(told).__name__}: {told}"))
+                if told is not failure:
+                    raise told from failure
                 raise
             self.record.close(result)
             return result
@@ -215,11 +229,14 @@ class Trainer:
         self.backpropagate = backprop.choose(
             self.backprop, self.model, self.wrapped, self.goal, self.mixed, self.ranks.count
         )
+        self.guard = Guard(self.on_nonfinite, self.spike_deviations, self.model, self.mixed)
+        self.memory = MicroBatches(self.ranks) if self.auto_micro_batch else None
         directory = Path(self.directory) if self.directory else None
         self.record = Record(self, directory, self.callbacks)
         self.evaluator.rehearse(self.train_batches)
         if (snapshot := self.record.claim(overwrite=self.overwrite, resume=resume)) is not None:
             load_snapshot(self, snapshot)
+        self.guard.open(directory, self.progress.step, is_main=self.ranks.is_main)
 
     def _score_names(self) -> list[str]:
         """Return the names that the scores of an evaluation will have."""
@@ -230,6 +247,14 @@ class Trainer:
         return [*names, "gap/loss"] if "train_slice" in parts else names
 
     def _run(self) -> str:
+        """Train, from the newest checkpoint again where bad steps say so, and return what ended it."""
+        if self.guard.policy == "rewind" and self.progress.step == 0:
+            self.record.save(best=False)
+        while (reason := self._take_steps()) == "rewind":
+            self._rewind()
+        return reason
+
+    def _take_steps(self) -> str:
         """Take steps until something ends them, and return what did."""
         reason = self._interrupted() or self._ended()
         while not reason:
@@ -249,46 +274,87 @@ class Trainer:
         if reason in CUT_SHORT or self.progress.step == 0:
             self.record.save(best=False)
             self.record.end_interval()
-        elif not self.history or self.history[-1].step != self.progress.step:
+        elif not self.guard.reason and (not self.history or self.history[-1].step != self.progress.step):
             self._evaluate()
-        return reason
+        return self.guard.reason or reason
+
+    def _rewind(self) -> None:
+        """Go back to the newest checkpoint, from where bad steps are left out."""
+        snapshot = self.record.newest()
+        self.score = self.score.anew()
+        load_snapshot(self, snapshot)
+        self.guard.rewound(snapshot.step)
+        self.record.reopen()
 
     def step(self, window: Window) -> None:
         """Take one optimizer step on a window of micro-batches; no value leaves the device."""
         assert self.optimizer is not None
         assert self.rate is not None
-        total: Tensor | float = 0.0
+        if self.progress.step in self.guard.left_out:
+            self._pass_over(window)
+            return
+        self.guard.begin(window, self.progress)
         if window.idle:
             self.wrapped.eval()  # an example that counts nothing leaves batch norm's statistics alone
-        for position, (slot, batch) in enumerate(window, start=1):
-            seed_step(self.place, self.seed, "micro-batch", self.progress.step, slot)
-            batch = self.regularization.on_batch(batch)
-            with self.ranks.reducing(self.wrapped, now=position == len(window)):
-                mean, weight, outputs = self.backpropagate(window, batch)
-            total = total + weight
-            self.record.means.add("loss/train", weighed(mean, weight), weight, shared=True)
-            self.record.meter.add(outputs)
-
-        skip = self._finish_gradients(window, total)
-        self.rate.set(self.progress.step)
-        if skip is None:
-            self._update()
+        if self.memory is None:
+            loss, total, outputs = self._add_gradients(window)
         else:
-            masked(self._update, self.optimizer, skip)
+            loss, total, outputs = self.memory.run(window, self._add_gradients, self._forget)
+        bad, skip = self._finish_gradients(window, loss, total)
+        self.rate.set(self.progress.step)
+        self.guard.update(self._update, self.optimizer, bad, skip)
+        self.record.measure(loss, total, outputs, bad)
         self.optimizer.zero_grad(set_to_none=True)
         if window.idle:
             self.wrapped.train()
-        self.progress.count(len(window), window.rows)
+        self.progress.count(len(outputs), window.rows)
         self.record.tell("on_step_end")
 
-    def _finish_gradients(self, window: Window, total: Tensor | float) -> Tensor | None:
-        """Make the gradients those of the window's mean, add penalties, clip; return whether to skip, for fp16."""
+    def _pass_over(self, window: Window) -> None:
+        """Count a step that is left out."""
+        assert self.rate is not None
+        self.rate.set(self.progress.step)
+        self.record.measure(torch.zeros((), device=self.place), 0.0, (), bad=True)
+        self.progress.count(0, window.rows)
+        self.record.tell("on_step_end")
+
+    def _add_gradients(self, window: Window) -> tuple[Tensor, Tensor | float, list[Any]]:
+        """Go forward and back through a window; return the sum of its losses, of their weights, and the outputs."""
+        loss = torch.zeros((), device=self.place)
+        total: Tensor | float = 0.0
+        outputs = []
+        for position, (slot, batch) in enumerate(window, start=1):
+            seed_step(self.place, self.seed, "micro-batch", self.progress.step, slot)
+            batch = self.regularization.on_batch(batch)
+            with self.ranks.reducing(self.wrapped, now=self.memory is None and position == len(window)):
+                mean, weight, output = self.backpropagate(window, batch)
+            loss, total = loss + weighed(mean, weight), total + weight
+            outputs.append(output)
+        return loss, total, outputs
+
+    def _forget(self) -> None:
+        """Take back what a forward and backward pass that did not end has changed."""
+        assert self.optimizer is not None
+        self.optimizer.zero_grad(set_to_none=True)
+        self.guard.restore()
+
+    def _finish_gradients(
+        self, window: Window, loss: Tensor, total: Tensor | float
+    ) -> tuple[bool | Tensor, Tensor | None]:
+        """Make the gradients those of the window's mean, add penalties, clip.
+
+        Returns whether the step is bad, and for fp16 whether to skip it.
+        """
         gradients = [p.grad for p in self.params.values() if p.grad is not None]
+        if self.memory is not None:
+            self.ranks.average(gradients)
         skip = self.mixed.unscale(gradients)
         if not window.whole:
             # the ranks averaged: times their number that is the sum over all slots
-            weight = self.ranks.sum(torch.as_tensor(total, dtype=self.mixed.wide, device=self.place))
+            sums = [torch.as_tensor(v, dtype=self.mixed.wide, device=self.place) for v in (loss, total)]
+            loss, weight = self.ranks.sum(torch.stack(sums))
             factor = torch.where(weight > 0, window.rows * self.ranks.count / weight, 0.0)
+            total = weight
             torch._foreach_mul_(gradients, factor)
         penalty = self.regularization.add_penalties(self.model, self.params)
         if penalty is not None:
@@ -296,14 +362,18 @@ class Trainer:
         if self.regularization.of_gradients:
             seed_step(self.place, self.seed, "gradients", self.progress.step)
             self.regularization.on_gradients(self.params, self.progress.step)
+        needs_norm = self.clip_norm is not None or self.record.at_start_of_interval
+        norms = gradient_norms(self.params) if needs_norm or self.guard.needs_norms else {}
+        bad = self.guard.judge(window, self.progress, loss, total, norms)
         if self.clip_value is not None:
             nn.utils.clip_grad_value_(self.params.values(), self.clip_value)
-        if self.clip_norm is not None or self.record.at_start_of_interval:
-            norm = nn.utils.get_total_norm([p.grad for p in self.params.values() if p.grad is not None])
+            norms = gradient_norms(self.params) if needs_norm else {}
+        if needs_norm:
+            norm = torch.linalg.vector_norm(torch.stack(list(norms.values()))) if norms else torch.zeros(())
             self.record.means.add("grad_norm", norm, shared=True)
             if self.clip_norm is not None:
                 nn.utils.clip_grads_with_norm_(self.params.values(), self.clip_norm, norm)
-        return skip
+        return bad, skip
 
     def _update(self) -> None:
         """Let the optimizer change the weights, then the regularizers that project them."""
@@ -317,9 +387,11 @@ class Trainer:
 
     def _after_step(self, window: Window) -> str:
         """Do what is due after a step: log, evaluate, save; return the reason to end, if any."""
-        at_log_point = self.progress.step % self.log_every == 0
+        at_log_point = self.progress.step % self.log_every == 0 or self.guard.knows
         if at_log_point:
             self.record.end_interval()
+        if self.guard.reason:
+            return self.guard.reason
         # agreeing waits for the device: ranks of CUDA do it at log points only
         may_agree = at_log_point or self.ranks.count == 1 or self.place.type == "cpu"
         if may_agree and (reason := self._interrupted()):
@@ -349,8 +421,10 @@ class Trainer:
         return next((reason for reason, is_set in zip(reasons, found, strict=True) if is_set), "")
 
     def _evaluate(self) -> str:
-        """Score both sets, save, and return the reason to stop that the scores give, if any."""
+        """Score both sets, save, and return the reason to stop that the scores, or bad steps before, give."""
         scores = self.record.end_period()
+        if self.guard.reason:
+            return self.guard.reason
         if self.validation_batches is not None:
             scores |= self.evaluator.compare(self.train_batches, self.validation_batches)
         evaluation = Evaluation(self.progress.step, self.progress.epoch, scores)

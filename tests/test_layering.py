@@ -33,6 +33,7 @@ TIERS = [
         "limits",
         "learning_rate",
         "evaluation",
+        "faults",
         "record",
         "resuming",
         "reporting",

@@ -78,7 +78,7 @@ class Manual:
             return self._step_aside(window, batch)
         inputs, target = inputs_and_target(batch)
         prediction, links = chain.forward(self.network, inputs)
-        weight = weigh(self.loss, target)
+        weight = weigh(self.loss, target) * (not window.idle)
         mean, delta = losses.differentiate(
             self.loss, prediction, target, lambda mean: window.share(torch.ones_like(mean), weight)
         )
@@ -86,7 +86,7 @@ class Manual:
             for argument, gradient in zip(link.arguments[1:], gradients[1:], strict=True):
                 if gradient is not None:
                     argument.grad = gradient if argument.grad is None else argument.grad.add_(gradient)
-        return mean, weight, (prediction, target)
+        return mean, weight, None if window.idle else (prediction, target)
 
     @torch.enable_grad()
     def _step_aside(self, window: Window, batch: Batch) -> tuple[Tensor, Tensor | float, Any]:

@@ -24,7 +24,7 @@ def as_batches(source: Any, options: BatchOptions, layout: Layout) -> Batches:
     Raises TypeError for anything else.
     """
     if isinstance(source, DataLoader):
-        return LoaderBatches(source, layout)
+        return LoaderBatches(source, layout, options.on_error)
     if hasattr(source, "gather") and hasattr(source, "subset"):
         return MemoryBatches(source, options, layout)
     if isinstance(source, Dataset):
@@ -35,7 +35,8 @@ def as_batches(source: Any, options: BatchOptions, layout: Layout) -> Batches:
             )
         size = options.batch_size or len(source)  # type: ignore[arg-type]  # map-style has a length
         shuffle = None if streams else options.sampling == "shuffled"
-        return LoaderBatches(DataLoader(source, batch_size=size, shuffle=shuffle, drop_last=options.drop_last), layout)
+        loader = DataLoader(source, batch_size=size, shuffle=shuffle, drop_last=options.drop_last)
+        return LoaderBatches(loader, layout, options.on_error)
     found: list[Tensor] = []
     apply_to_collection(source, Tensor, found.append)
     if found:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from framework.batching.options import BatchOptions
 from framework.batching.order import epoch_order, generator_for
 from framework.batching.sets import Batch, ExampleSet
+from framework.batching.streams import rows_of
 
 CPU = torch.device("cpu")
 
@@ -34,7 +36,9 @@ class Window:
     Iterating yields (slot, batch). A step's batch is cut into slots = micro-batches x ranks, and a slot's number
     is the same however they are spread, so that what is drawn in it is too. `rows` counts the examples over all
     ranks. An `idle` rank has no example of its own: it computes with another's, which counts nothing. `last` says
-    that the epoch ends with it, where that is known.
+    that the epoch ends with it, where that is known. `positions` are those of its examples over all ranks, in the
+    training set or, of a stream, in its epoch, and None where nobody knows. Each part is loaded whole and cut into so
+    many `pieces`. `lost` are the examples of this rank's that could not be had, each with its cause.
     """
 
     rows: int
@@ -44,9 +48,13 @@ class Window:
     whole: bool = True
     idle: bool = False
     last: bool = False
+    positions: Sequence[int] | Tensor | None = None
+    of: Literal["training set", "epoch"] = "training set"
+    pieces: int = 1
+    lost: Sequence[tuple[int, str]] = ()
 
     def __len__(self) -> int:
-        return len(self.parts)
+        return len(self.parts) * self.pieces
 
     def share(self, mean: Tensor, weight: Tensor | float) -> Tensor:
         """Return a micro-batch's part of the step's loss, up to the factor rows / total weight, known at the end."""
@@ -54,7 +62,20 @@ class Window:
 
     def __iter__(self) -> Iterator[tuple[int, Batch]]:
         for slot, part in zip(self.slots, self.parts, strict=True):
-            yield slot, self.load(part)
+            if self.pieces == 1:
+                yield slot, self.load(part)
+            else:
+                yield from enumerate(in_pieces(self.load(part), self.pieces), start=slot * self.pieces)
+
+
+def in_pieces(batch: Batch, count: int) -> Iterator[Batch]:
+    """Yield a batch's examples in at most `count` batches; tensors that do not count them go with each."""
+    rows = rows_of(batch)
+    for part in torch.arange(rows).tensor_split(min(count, rows)):
+        first, end = int(part[0]), int(part[-1]) + 1
+        yield apply_to_collection(
+            batch, Tensor, lambda t, first=first, end=end: t[first:end] if t.ndim and t.shape[0] == rows else t
+        )
 
 
 class Batches(Protocol):
@@ -139,10 +160,11 @@ class MemoryBatches:
             index = order[start : start + self.size]
             last = start + self.size >= end
             if alone:
-                yield Window(len(index), (0,), (index,), self.set.gather, last=last)
+                yield Window(len(index), (0,), (index,), self.set.gather, last=last, positions=index)
             else:
                 slots, parts, idle = cut(index, self.layout)
-                yield Window(len(index), slots, parts, self.set.gather, whole=False, idle=idle, last=last)
+                whole = False
+                yield Window(len(index), slots, parts, self.set.gather, whole, idle, last, positions=index)
 
     def in_order(self, limit: int | None = None) -> Iterator[Batch]:
         """Yield this rank's share of the set, in its order, none twice; with a limit, of a fixed sample of it."""

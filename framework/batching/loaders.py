@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
@@ -12,14 +13,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
 from framework.batching.batches import Layout, Window, cut, end_of_epoch, sample
+from framework.batching.guarded import GuardedCollate, GuardedDataset, Lost, cause_of, dead, is_death, load
 from framework.batching.order import epoch_order, seed_for
 from framework.batching.seeding import SeededDataset
 from framework.batching.sets import Batch
 from framework.batching.streams import Stream, grouped, rows_of
-from framework.errors import ConfigError
-
-Group = tuple[int, list[int], list[Batch], bool, bool]
-"""A step's examples over all ranks; this one's slots and batches; whether it is idle; whether the epoch ends."""
+from framework.errors import ConfigError, DataError
 
 
 class LoaderBatches:
@@ -27,10 +26,11 @@ class LoaderBatches:
 
     A map-style loader that shuffles or goes in order keeps its dataset, collate function and workers, and is
     given the order of (seed, epoch); its batches are split over the ranks. A loader with a sampler of its own,
-    or over an iterable, is used as it is; several ranks cannot share one.
+    or over an iterable, is used as it is; several ranks cannot share one. An example that raises ends the run with a
+    DataError, or is left out (`on_error` skip), which a loader used as it is cannot do.
     """
 
-    def __init__(self, loader: DataLoader[Any], layout: Layout) -> None:
+    def __init__(self, loader: DataLoader[Any], layout: Layout, on_error: Literal["stop", "skip"] = "stop") -> None:
         self.loader = loader
         self.layout = layout
         self.indexed = (
@@ -42,6 +42,14 @@ class LoaderBatches:
             and getattr(loader.sampler, "_num_samples", None) is None
         )
         self.stream = Stream(loader)
+        self.on_error = on_error
+        self.spare: Batch = None
+        """A batch for a step whose examples are all lost: it counts nothing."""
+        if on_error == "skip" and not self.indexed:
+            raise ConfigError(
+                "data.on_error=skip cannot go on after an error of a DataLoader over an iterable or with a sampler of "
+                "its own: give a map-style dataset with shuffle=True or False."
+            )
         if layout.ranks > 1 and not self.indexed:
             raise ConfigError(
                 f"{layout.ranks} devices cannot share a DataLoader over an iterable or with a sampler of its own: "
@@ -67,10 +75,7 @@ class LoaderBatches:
         Of a map-style loader none before them is read. Another starts from the state that `load_state` was given, or
         is read over from the epoch's start, with a warning.
         """
-        groups = self._reordered(epoch, offset) if self.indexed else self._as_it_is(offset)
-        whole = self.layout.accumulate * self.layout.ranks == 1
-        for rows, slots, parts, idle, last in groups:
-            yield Window(rows, slots, parts, self._move, whole=whole, idle=idle, last=last)
+        return self._reordered(epoch, offset) if self.indexed else self._as_it_is(epoch, offset)
 
     def state(self) -> dict[str, Any]:
         """Return what `load_state` needs beside the offset: nothing for a map-style loader in our order."""
@@ -88,14 +93,21 @@ class LoaderBatches:
         size = self.loader.batch_size or 1
         index = sample(self.examples, limit, self.layout.seed).tolist()
         starts = range(self.layout.rank * size, len(index), self.layout.ranks * size)
-        return map(self._move, self._load([index[s : s + size] for s in starts], 0))
+        return map(self._move, self._evaluated([index[s : s + size] for s in starts]))
 
     def _move(self, batch: Batch) -> Batch:
         if self.layout.device.type == "cpu":
             return batch
         return apply_to_collection(batch, Tensor, lambda t: t.to(self.layout.device, non_blocking=True))
 
-    def _reordered(self, epoch: int, offset: int) -> Iterator[Group]:
+    def _evaluated(self, batches: list[list[int]]) -> Iterator[Batch]:
+        for batch, lost in self._load(batches, 0):
+            for index, cause in lost:
+                warnings.warn(f"example {index} is left out of an evaluation: {cause}", stacklevel=2)
+            if batch is not None:
+                yield batch
+
+    def _reordered(self, epoch: int, offset: int) -> Iterator[Window]:
         size, count = self.loader.batch_size or 1, self.examples or 0
         shuffled = isinstance(self.loader.sampler, RandomSampler)
         order = epoch_order(
@@ -103,7 +115,7 @@ class LoaderBatches:
         ).tolist()
         end = end_of_epoch(count, size, offset, drop_last=self.loader.drop_last)
         batches = [order[start : min(start + size, end)] for start in range(offset, end, size)]
-        plans: list[tuple[int, list[int], bool]] = []
+        plans: list[tuple[list[int], list[int], bool]] = []
         own: list[list[int]] = []
         one = Layout(rank=self.layout.rank, ranks=self.layout.ranks)
         for group in grouped(batches, self.layout.accumulate):
@@ -113,32 +125,78 @@ class LoaderBatches:
             for i in busy:
                 slots.append(i * self.layout.ranks + self.layout.rank)
                 own.extend(shares[i][1])
-            plans.append((sum(map(len, group)), slots, shares[busy[0]][2]))
-        loaded = iter(self._load(own, epoch))
-        for number, (rows, slots, idle) in enumerate(plans, start=1):
-            yield rows, slots, list(itertools.islice(loaded, len(slots))), idle, number == len(plans)
+            plans.append((list(itertools.chain(*group)), slots, shares[busy[0]][2]))
+        loaded = self._load(own, epoch)
+        whole = self.layout.accumulate * self.layout.ranks == 1
+        for number, (positions, slots, idle) in enumerate(plans, start=1):
+            pairs = list(itertools.islice(loaded, len(slots)))
+            parts = {slot: batch for slot, (batch, _) in zip(slots, pairs, strict=True) if batch is not None}
+            lost = [one for _, some in pairs for one in some]
+            if not parts:
+                parts, idle = {slots[0]: self._take_spare(lost)}, True
+            self.spare = next(iter(parts.values()))
+            yield Window(
+                len(positions),
+                list(parts),
+                list(parts.values()),
+                self._move,
+                whole=whole and not idle,
+                idle=idle,
+                last=number == len(plans),
+                positions=positions,
+                lost=lost,
+            )
 
-    def _as_it_is(self, offset: int) -> Iterator[Group]:
-        for group in grouped(self.stream.batches(offset), self.layout.accumulate):
-            yield sum(map(rows_of, group)), list(range(len(group))), group, False, self.stream.at_end
+    def _take_spare(self, lost: list[Lost]) -> Batch:
+        """Return the batch that an idle step computes with; raises DataError where there is none yet."""
+        if self.spare is None:
+            index, cause = lost[0]
+            raise DataError(f"no example of the first batch can be loaded, such as example {index}: {cause}.")
+        return self.spare
 
-    def _load(self, batches: list[list[int]], epoch: int) -> DataLoader[Any]:
+    def _as_it_is(self, epoch: int, offset: int) -> Iterator[Window]:
+        whole, start = self.layout.accumulate == 1, offset
+        groups = grouped(self.stream.batches(offset), self.layout.accumulate)
+        while True:
+            try:
+                group = next(groups, None)
+            except Exception as error:
+                where = f"after {start:,} examples of epoch {epoch}"
+                message = f"the DataLoader failed {where}: {cause_of(error)}."
+                raise DataError(dead(where, error) if is_death(error) else message) from error
+            if group is None:
+                return
+            rows = sum(map(rows_of, group))
+            positions, slots, last = range(start, start + rows), range(len(group)), self.stream.at_end
+            yield Window(rows, slots, group, self._move, whole, last=last, positions=positions, of="epoch")
+            start += rows
+
+    def _load(self, batches: list[list[int]], epoch: int) -> Iterator[tuple[Batch, list[Lost]]]:
+        """Yield each batch, None where it has no example left, and the examples that were lost."""
+        ahead = self.loader.num_workers * (self.loader.prefetch_factor or 1)
+        for batch, lost in load(lambda rest, careful: self._loader(rest, epoch, careful), batches, ahead):
+            if lost and self.on_error == "stop":
+                index, cause = lost[0]
+                raise DataError(f"example {index} cannot be loaded: {cause}; data.on_error=skip leaves such out.")
+            yield batch, lost
+
+    def _loader(self, batches: list[list[int]], epoch: int, careful: bool) -> DataLoader[Any]:
         loader = self.loader
         generator = torch.Generator().manual_seed(seed_for(self.layout.seed, "loader", epoch, self.layout.rank))
         workers: dict[str, Any] = {}
         if loader.num_workers:
             workers = {
-                "prefetch_factor": loader.prefetch_factor,
+                "prefetch_factor": 1 if careful else loader.prefetch_factor,
                 "multiprocessing_context": loader.multiprocessing_context,
             }
         dataset = loader.dataset
         if loader.num_workers:
             dataset = SeededDataset(dataset, (self.layout.seed, "example", epoch))
         return DataLoader(
-            dataset,
+            GuardedDataset(dataset),
             batch_sampler=batches,
-            collate_fn=loader.collate_fn,
-            num_workers=loader.num_workers,
+            collate_fn=GuardedCollate(loader.collate_fn),
+            num_workers=min(loader.num_workers, 1) if careful else loader.num_workers,
             pin_memory=loader.pin_memory,
             timeout=loader.timeout,
             worker_init_fn=loader.worker_init_fn,

@@ -15,7 +15,8 @@ class BatchOptions:
     `batch_size` counts the examples of one optimizer step over all devices and micro-batches; null takes the
     whole training set. `sampling`: a seeded permutation each epoch, each class equally likely (drawn with
     replacement), or the order of the set. `validation` is the fraction of the training set to split off, by
-    seed, where the data brings no validation set.
+    seed, where the data brings no validation set. `on_error` says what an example does that a torch Dataset raises
+    at: end the run, or be left out of its batch and noted in skipped.jsonl.
     """
 
     _: KW_ONLY
@@ -24,3 +25,4 @@ class BatchOptions:
     sampling: Literal["shuffled", "balanced", "sequential"] = "shuffled"
     drop_last: bool = False
     validation: Probability = 0.1
+    on_error: Literal["stop", "skip"] = "stop"

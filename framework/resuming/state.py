@@ -74,6 +74,9 @@ def _load(trainer: Trainer, snapshot: Snapshot) -> None:
     if trainer.progress.step and not trainer.rate.changes_options:
         trainer.rate.set(trainer.progress.step - 1)  # what is logged before the next step is the last one's
     trainer.mixed.load_state(state["precision"])
+    trainer.guard.load_state(state["guard"])
+    if trainer.memory is not None:
+        trainer.memory.pieces = state["pieces"]
     if state["loss"] and isinstance(trainer.loss, nn.Module):
         trainer.loss.load_state_dict(state["loss"])
     for kind, parts in (("regularizers", trainer.regularizers), ("callbacks", trainer.callbacks)):
@@ -97,6 +100,8 @@ def _of_all(trainer: Trainer) -> dict[str, Any]:
         "seconds": time.monotonic() - trainer.limits.started,
         "scheduler": trainer.rate.state(),
         "precision": trainer.mixed.state(),
+        "guard": trainer.guard.state(),
+        "pieces": 1 if trainer.memory is None else trainer.memory.pieces,
         "loss": trainer.loss.state_dict() if isinstance(trainer.loss, nn.Module) else {},
         "regularizers": {name: part.state() for name, part in _stateful(trainer.regularizers).items()},
         "callbacks": {name: part.state() for name, part in _stateful(trainer.callbacks).items()}

@@ -199,8 +199,9 @@ def test_parameters_that_the_optimizer_does_not_hold_touch_nothing():
 
 
 def test_a_diverged_run_says_so():
-    ours = trainer(lr=1e38, max_epochs=4)
+    ours = trainer(lr=1e38, max_epochs=4, on_nonfinite="skip")
     assert "Diverged" in ours.fit(blobs(), blobs(seed=1)).verdict
+    assert "its update overflowed" in trainer(lr=1e38, max_epochs=4).fit(blobs(), blobs(seed=1)).error
 
 
 def test_clipping_by_norm_and_by_value():
