@@ -12,7 +12,7 @@ from framework.errors import ConfigError, nearest
 from framework.registry import KINDS, MISSING, Size, convert
 
 SECTIONS = {
-    "trainer": "framework.trainer:Trainer",
+    "trainer": "framework.trainer.settings:Settings",
     "checkpoint": "framework.checkpoint.options:CheckpointOptions",
 }
 """The settings that no component has, by their first word, and the class whose options they are."""

@@ -17,7 +17,7 @@ def test_help_lists_every_group_and_option(command):
         assert line == f"{kind}: {', '.join(registry.components(kind))}"
     assert "experiment: " in run.stdout
     assert "framework evaluate run=DIR" in run.stdout
-    for option in registry.read_signature("framework.trainer:Trainer").options:
+    for option in registry.read_signature("framework.trainer.settings:Settings").options:
         assert f"  {option.name}:" in run.stdout
 
 

@@ -65,7 +65,9 @@ def assert_same_run(ours: Path, theirs: Path) -> None:
 
 
 def test_killed_resumed_and_equal_to_the_run_that_was_not(command, tmp_path):
-    arguments = [*SMALL, "callback=[killing]", "model.dropout=0.2", "checkpoint.every_n_steps=4"]
+    # not in the background, so that step 4 is on disk when step 6 is killed
+    saving = ["checkpoint.every_n_steps=4", "checkpoint.in_background=false"]
+    arguments = [*SMALL, "callback=[killing]", "model.dropout=0.2", *saving]
     assert command(*arguments, "hydra.run.dir=whole").returncode == 0
     assert command(*arguments, "hydra.run.dir=cut", kill=(6, signal.SIGKILL)).returncode == -signal.SIGKILL
     cut = tmp_path / "cut"
@@ -141,6 +143,7 @@ def test_mistakes(command, tmp_path):
     assert json.loads((tmp_path / "cut" / "result.json").read_text())["status"] == "interrupted"
 
 
+@pytest.mark.slow
 def test_two_devices_go_on_as_two_and_as_one(command, tmp_path):
     arguments = [*SMALL, "callback=[killing]", "trainer.devices=2", "trainer.log_every=5", "model.dropout=0.2"]
     assert command(*arguments, "hydra.run.dir=whole").returncode == 0

@@ -172,13 +172,14 @@ def noisy(batch):
 
 LOADERS = {
     "map": lambda: DataLoader(TensorDataset(*blobs()), batch_size=8, shuffle=True, collate_fn=noisy),
-    "workers": lambda: DataLoader(TensorDataset(*blobs()), batch_size=8, shuffle=True, num_workers=2, collate_fn=noisy),
+    "workers": lambda: DataLoader(TensorDataset(*blobs()), batch_size=8, shuffle=True, num_workers=4, collate_fn=noisy),
     "stateful": lambda: DataLoader(Stateful(), batch_size=8),
     "replayed": lambda: DataLoader(Stream(), batch_size=8),
     "sampler": lambda: DataLoader(TensorDataset(*blobs()), batch_size=8, sampler=WeightedRandomSampler([1.0] * 44, 44)),
 }
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("kind", LOADERS)
 @pytest.mark.filterwarnings("ignore:the data is read over")
 def test_every_kind_of_loader(tmp_path, kind):

@@ -1,0 +1,5 @@
+"""The training loop."""
+
+from framework.trainer.loop import Trainer
+
+__all__ = ["Trainer"]
