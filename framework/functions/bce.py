@@ -92,6 +92,6 @@ def bce(probabilities: Tensor, target: Tensor, reduction: Reduction = "mean") ->
     probabilities saturate.
     """
     check_elements("bce", probabilities, target, reduction)
-    probabilities, target = to_float32_in_autocast(probabilities, target)  # type: ignore[assignment]  # both stay given
+    probabilities, target = to_float32_in_autocast(probabilities, target)
     loss: Tensor = BCE.apply(probabilities, target, reduction)
     return loss

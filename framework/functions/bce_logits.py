@@ -105,6 +105,6 @@ def bce_logits(
             )
     elif pos_weight is not None:
         pos_weight = torch.full((), pos_weight, dtype=logits.dtype, device=logits.device)
-    logits, target, pos_weight = to_float32_in_autocast(logits, target, pos_weight)  # type: ignore[assignment]  # those given stay given
+    logits, target, pos_weight = to_float32_in_autocast(logits, target, pos_weight)
     loss: Tensor = BCELogits.apply(logits, target, pos_weight, reduction)
     return loss

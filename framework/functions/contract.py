@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, TypeVarTuple
 
 import torch
 from torch import Generator, Tensor
@@ -14,6 +14,8 @@ Nature = Literal["exact", "surrogate", "lossy"]
 """A gradient is the derivative, stands in for one by declaration, or is one in less precision than its inputs have."""
 
 F = TypeVar("F", bound=Callable[..., Any])
+Tensors = TypeVarTuple("Tensors")
+"""Tensors, or None in the place of some."""
 
 
 @dataclass(frozen=True)
@@ -115,22 +117,30 @@ def pull_back(
     return tuple(found.get(i) for i in range(len(inputs)))
 
 
-def to_autocast_dtype(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+def to_autocast_dtype(*tensors: *Tensors) -> tuple[*Tensors]:
     """Return floating tensors in the type that autocast wants matrix products in, where autocast is on.
 
     A hand-written backward sees the types that its forward was given, which autocast would change inside.
     """
-    device = next(t.device.type for t in tensors if t is not None)
+    device = _device_of(tensors)
     if not torch.is_autocast_enabled(device):
         return tensors
     dtype = torch.get_autocast_dtype(device)
-    return tuple(t if t is None or not t.is_floating_point() else t.to(dtype) for t in tensors)
+    return _each(lambda t: t.to(dtype) if t.is_floating_point() else t, tensors)
 
 
-def to_float32_in_autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+def to_float32_in_autocast(*tensors: *Tensors) -> tuple[*Tensors]:
     """Return floating tensors in at least float32 where autocast is on, as torch does for losses and norms."""
-    device = next(t.device.type for t in tensors if t is not None)
-    if not torch.is_autocast_enabled(device):
+    if not torch.is_autocast_enabled(_device_of(tensors)):
         return tensors
-    low = (torch.bfloat16, torch.float16)
-    return tuple(t.float() if t is not None and t.dtype in low else t for t in tensors)
+    return _each(lambda t: t.float() if t.dtype in (torch.bfloat16, torch.float16) else t, tensors)
+
+
+def _device_of(tensors: tuple[*Tensors]) -> str:
+    device: str = next(t.device.type for t in tensors if isinstance(t, Tensor))
+    return device
+
+
+def _each(change: Callable[[Tensor], Tensor], tensors: tuple[*Tensors]) -> tuple[*Tensors]:
+    """Return the tensors changed; what is None stays None."""
+    return tuple(change(t) if isinstance(t, Tensor) else t for t in tensors)  # type: ignore[return-value]  # one each

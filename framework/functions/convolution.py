@@ -103,6 +103,6 @@ def conv2d(
         raise ValueError(f"conv2d: the output channels must be divisible by groups, {shapes}.")
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"conv2d: bias must be ({weight.shape[0]},), got {tuple(bias.shape)}.")
-    inputs, weight, bias = to_autocast_dtype(inputs, weight, bias)  # type: ignore[assignment]  # those given stay given
+    inputs, weight, bias = to_autocast_dtype(inputs, weight, bias)
     output: Tensor = Conv2d.apply(inputs, weight, bias, pair(stride), pair(padding), pair(dilation), groups)
     return output

@@ -157,9 +157,7 @@ def distillation(
     check_reduction("distillation", reduction)
     given = student_logits.dtype
     classes = student_logits.shape[-1]
-    student_logits, teacher_logits = to_float32_in_autocast(  # type: ignore[assignment]  # those given stay given
-        student_logits, teacher_logits
-    )
+    student_logits, teacher_logits = to_float32_in_autocast(student_logits, teacher_logits)
     losses: Tensor = Distillation.apply(
         student_logits.reshape(-1, classes), teacher_logits.reshape(-1, classes), temperature
     )

@@ -170,6 +170,6 @@ def gelu_mlp(
             "gelu_mlp: weight_in must be (F, I) and weight_out (O, F), got "
             f"{tuple(weight_in.shape)} and {tuple(weight_out.shape)}."
         )
-    hidden, weight_out, bias_out = to_autocast_dtype(hidden, weight_out, bias_out)  # type: ignore[assignment]  # as in linear
+    hidden, weight_out, bias_out = to_autocast_dtype(hidden, weight_out, bias_out)
     output: Tensor = GELUDown.apply(hidden.view(-1, hidden.shape[-1]), weight_out, bias_out, approximate)
     return output.view(*inputs.shape[:-1], weight_out.shape[0])

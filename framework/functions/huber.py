@@ -72,6 +72,6 @@ def huber(prediction: Tensor, target: Tensor, delta: float = 1.0, reduction: Red
     check_elements("huber", prediction, target, reduction)
     if not delta > 0:
         raise ValueError(f"huber: delta must be positive, got {delta}: it is the error from which the loss is linear.")
-    prediction, target = to_float32_in_autocast(prediction, target)  # type: ignore[assignment]  # both stay given
+    prediction, target = to_float32_in_autocast(prediction, target)
     loss: Tensor = Huber.apply(prediction, target, delta, reduction)
     return loss

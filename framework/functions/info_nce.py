@@ -196,7 +196,7 @@ def info_nce(
         )
     check_reduction("info_nce", reduction)
     given = queries.dtype
-    queries, keys = to_autocast_dtype(queries, keys)  # type: ignore[assignment]  # those given stay given
+    queries, keys = to_autocast_dtype(queries, keys)
     if isinstance(temperature, Tensor):
         if temperature.ndim:
             raise ValueError(f"info_nce: temperature must be a number or 0-d, got shape {tuple(temperature.shape)}.")

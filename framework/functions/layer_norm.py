@@ -116,7 +116,7 @@ def layer_norm(
             f"layer_norm: inputs must end in normalized_shape, and weight and bias be of it; got {tuple(inputs.shape)} "
             f"to be normalised over {shape}, with parameters {[tuple(p.shape) for p in parameters]}."
         )
-    inputs, weight, bias = as_norms_in_autocast(inputs, weight, bias)  # type: ignore[assignment]  # as in linear
+    inputs, weight, bias = as_norms_in_autocast(inputs, weight, bias)
     flat = (p if p is None else p.reshape(-1) for p in (weight, bias))
     output: Tensor = LayerNorm.apply(inputs.reshape(-1, math.prod(shape)), *flat, eps)[0]
     return output.view(inputs.shape)

@@ -65,6 +65,6 @@ def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
         raise ValueError(
             f"linear: inputs must be (..., I) and weight (O, I), got {tuple(inputs.shape)} and {tuple(weight.shape)}."
         )
-    inputs, weight, bias = to_autocast_dtype(inputs, weight, bias)  # type: ignore[assignment]  # those given stay given
+    inputs, weight, bias = to_autocast_dtype(inputs, weight, bias)
     output: Tensor = Linear.apply(inputs, weight, bias)
     return output

@@ -56,6 +56,6 @@ def _large(generator: Generator) -> tuple[Call, int]:
 def mse(prediction: Tensor, target: Tensor, reduction: Reduction = "mean") -> Tensor:
     """Return (ŷ − y)², its mean or sum: 0-d unless "none"; raises ValueError where the shapes differ."""
     check_elements("mse", prediction, target, reduction)
-    prediction, target = to_float32_in_autocast(prediction, target)  # type: ignore[assignment]  # both stay given
+    prediction, target = to_float32_in_autocast(prediction, target)
     loss: Tensor = MSE.apply(prediction, target, reduction)
     return loss

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from framework.functions.contract import to_float32_in_autocast
+from framework.functions.contract import Tensors, to_float32_in_autocast
 
 
 def check_last(name: str, inputs: Tensor, weight: Tensor | None) -> None:
@@ -17,10 +17,9 @@ def check_last(name: str, inputs: Tensor, weight: Tensor | None) -> None:
         )
 
 
-def as_norms_in_autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+def as_norms_in_autocast(inputs: Tensor, *others: *Tensors) -> tuple[Tensor, *Tensors]:
     """Return the tensors in the type in which torch's autocast runs norms: float32, on CPU that of the inputs."""
-    device = next(t.device.type for t in tensors if t is not None)
-    return tensors if device == "cpu" else to_float32_in_autocast(*tensors)
+    return (inputs, *others) if inputs.device.type == "cpu" else to_float32_in_autocast(inputs, *others)
 
 
 def cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -146,7 +146,7 @@ def residual_rms_norm(
             f"{tuple(inputs.shape)} and {tuple(residual.shape)}."
         )
     check_last("residual_rms_norm", inputs, weight)
-    inputs, residual, weight = as_norms_in_autocast(inputs, residual, weight)  # type: ignore[assignment]  # as in linear
+    inputs, residual, weight = as_norms_in_autocast(inputs, residual, weight)
     rows = (-1, inputs.shape[-1])
     output, total, _ = ResidualRMSNorm.apply(inputs.reshape(rows), residual.reshape(rows), weight, eps)
     return output.view(inputs.shape), total.view(inputs.shape)

@@ -187,6 +187,6 @@ def rms_norm(inputs: Tensor, weight: Tensor | None = None, *, eps: float = 1e-6)
     Raises ValueError where the shapes do not fit.
     """
     check_last("rms_norm", inputs, weight)
-    inputs, weight = as_norms_in_autocast(inputs, weight)  # type: ignore[assignment]  # those given stay given
+    inputs, weight = as_norms_in_autocast(inputs, weight)
     output: Tensor = RMSNorm.apply(inputs.reshape(-1, inputs.shape[-1]), weight, eps)[0]
     return output.view(inputs.shape)

@@ -57,6 +57,6 @@ def _reference(inputs: Tensor, dim: int = -1) -> Tensor:
 @hand_written(reference=_reference, examples=_examples, large=_large, saved_bytes=4)
 def softmax(inputs: Tensor, dim: int = -1) -> Tensor:
     """Return exp(z) over its sum along `dim`, in the inputs' shape."""
-    (inputs,) = to_float32_in_autocast(inputs)  # type: ignore[assignment]  # those given stay given
+    (inputs,) = to_float32_in_autocast(inputs)
     output: Tensor = Softmax.apply(inputs, dim)
     return output

@@ -115,7 +115,7 @@ def swiglu_down(gate: Tensor, up: Tensor, weight: Tensor) -> Tensor:
         raise ValueError(
             f"swiglu_down: gate must be (..., F) and weight (O, F), got {tuple(gate.shape)} and {tuple(weight.shape)}."
         )
-    gate, up, weight = to_autocast_dtype(gate, up, weight)  # type: ignore[assignment]  # those given stay given
+    gate, up, weight = to_autocast_dtype(gate, up, weight)
     rows = (-1, gate.shape[-1])
     output: Tensor = SwiGLUDown.apply(gate.reshape(rows), up.reshape(rows), weight)
     return output.view(*gate.shape[:-1], weight.shape[0])
