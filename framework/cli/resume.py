@@ -140,10 +140,15 @@ def _cut_short(overrides: Sequence[str]) -> Path | None:
     root = Path(fixed) if not pattern or fixed.endswith("/") else Path(fixed).parent
     if (root / "config.yaml").is_file():
         return root
-    if (root / "checkpoints").is_dir():  # killed before it began
+    if (root / "checkpoints").is_dir():
+        if any((root / "checkpoints").glob("step-*")):
+            raise ConfigError(
+                f"{root} has checkpoints and no config.yaml: it is of a run from Python, which goes on by "
+                f"fit(resume=True); choose another hydra.run.dir."
+            )
         from framework.checkpoint import clear
 
-        clear(root)
+        clear(root)  # of a run that was killed before it began
     runs = [path.parent for path in root.glob("**/config.yaml") if (path.parent / "checkpoints").is_dir()]
     cut = [run for run in runs if _status(run) not in ENDED]
     return max(cut, key=lambda run: ((run / "config.yaml").stat().st_mtime_ns, run), default=None)

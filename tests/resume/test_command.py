@@ -120,6 +120,15 @@ def test_auto_begins_where_nothing_was_cut_short_and_takes_the_newest_that_was(c
     assert not (done / "resumed.json").exists()
 
 
+def test_auto_leaves_a_run_from_python_alone(command, tmp_path):
+    step = tmp_path / "python" / "checkpoints" / "step-3"
+    step.mkdir(parents=True)
+    refused = command("resume=auto", "hydra.run.dir=python")
+    assert refused.returncode == 2
+    assert "of a run from Python, which goes on by fit(resume=True)" in refused.stderr
+    assert step.is_dir()
+
+
 def test_mistakes(command, tmp_path):
     assert command(*SMALL, "callback=[killing]", "hydra.run.dir=cut", kill=(2, signal.SIGINT)).returncode == 130
     cases = {
