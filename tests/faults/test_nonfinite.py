@@ -252,7 +252,7 @@ def test_nothing_is_read_between_log_points_on_a_device(monkeypatch, policy):
 
 
 RANKS = """
-import sys, json, torch
+import sys, json, os, torch
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from faulty import Keep, blobs, small_model, trainer, weights
@@ -268,7 +268,9 @@ class OneRank(Regularizer):
 ours = trainer(max_epochs=1, on_nonfinite="skip", regularizers=[OneRank()], directory=sys.argv[2], log_every=2)
 ours.fit(blobs(), batch_size=10)
 Path(sys.argv[2], f"rank-{ours.ranks.index}.json").write_text(json.dumps(weights(ours.model).tolist()))
+ours.ranks.barrier()
 leave()
+os._exit(0)  # gloo's threads may outlive the group
 """
 
 
