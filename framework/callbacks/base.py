@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 if TYPE_CHECKING:
     from framework.history import Result
     from framework.trainer import Trainer
@@ -15,11 +17,22 @@ class Callback:
 
     The trainer shows `trainer.progress` (epoch, step, micro, samples), `trainer.total_steps`,
     `trainer.history`, `trainer.model`, `trainer.directory`, and `trainer.log(name, tensor)` keeps a scalar on
-    the device until the interval ends. Only the main rank's callbacks are called.
+    the device until the interval ends. Only the main rank's callbacks are called, but for those with `every_rank` set.
 
     One that remembers something may have a pair of methods for exact resume: `state()` returns it, as nested mappings
     and lists of tensors and plain values, and `load_state(state)` takes it back, before `on_fit_start`.
     """
+
+    every_rank = False
+    """Whether every rank's is called, not only the main one's."""
+
+    def evaluation_weights(self, trainer: Trainer) -> Mapping[str, Tensor] | None:
+        """Return the weights, by canonical name, that are evaluated and saved as the model's in place of the trained.
+
+        Those left out stay the trained ones; None: all of them. Asked before each evaluation and checkpoint, on every
+        rank, so a callback that has any sets `every_rank`.
+        """
+        return None
 
     def on_fit_start(self, trainer: Trainer) -> None:
         """The first step is next."""
