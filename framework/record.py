@@ -19,11 +19,11 @@ from framework.checkpoint import (
     clear,
     copy_into,
     load_model,
-    model_tensors,
     read,
     write_json,
 )
 from framework.errors import ConfigError
+from framework.evaluation_weights import tensors_to_save
 from framework.history import Result
 from framework.meters import Means, Meter
 from framework.tensorboard import TensorBoard
@@ -40,7 +40,7 @@ class Record:
         self.directory = directory
         self.means = Means(trainer.ranks)
         self.meter = Meter(trainer.metrics)
-        heard = callbacks if trainer.ranks.is_main else ()
+        heard = [c for c in callbacks if trainer.ranks.is_main or c.every_rank]
         self.listeners = {
             hook: [getattr(c, hook) for c in heard if getattr(type(c), hook) is not base]
             for hook, base in vars(Callback).items()
@@ -190,7 +190,7 @@ class Record:
                 self.checkpoints.save(snapshot, best=best, score=score)
             self.tell("on_saved")
         elif best:
-            self.best_weights = model_tensors(trainer.model)
+            self.best_weights, _ = tensors_to_save(trainer)
 
     def newest(self) -> Snapshot:
         """Return the newest snapshot, for a run that goes back to it; raises ConfigError where none is whole."""

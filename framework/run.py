@@ -29,7 +29,7 @@ from framework.errors import ConfigError, is_mistake
 from framework.gradients import Report, check_module
 from framework.history import Result
 from framework.initializers import gain
-from framework.losses.weighing import announce
+from framework.losses.weighing import announce, announce_cut
 from framework.parameters import GroupOptions, parameter_groups
 from framework.predictions import continued, read_inputs, write_predictions
 from framework.regularizers.combined import Combined
@@ -229,7 +229,7 @@ def _build_optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimiz
         options=GroupOptions(**config.optimizer.common),
     )
     built: torch.optim.Optimizer = registry.build(
-        "optimizer", config.optimizer.name, options, runtime={"params": groups}
+        "optimizer", config.optimizer.name, options, runtime={"params": groups, "model": model}
     )
     return built
 
@@ -256,14 +256,16 @@ def _train(
     changes: Mapping[str, Any] | None = None,
 ) -> Result:
     """Train and test on this rank."""
-    note = announce(registry.build("loss", config.loss.name, config.loss.options))
     session = build(config, directory, data, extra=[Account(config, overrides, data, changes)])
-    if note and session.trainer.ranks.is_main:
-        reporting.note(note)
+    trainer = session.trainer
+    assert trainer.loss is not None
+    for note in (announce(trainer.loss), announce_cut(trainer.loss, trainer.accumulate * trainer.ranks.count)):
+        if note and trainer.ranks.is_main:
+            reporting.note(note)
     train_batches = session.batches("train")
     assert train_batches is not None
     validation, test = session.batches("validation"), session.batches("test")
-    return session.trainer.fit(train_batches, validation, test, resume=changes is not None)
+    return trainer.fit(train_batches, validation, test, resume=changes is not None)
 
 
 def _evaluate(config: RunConfig, directory: Path, overrides: Sequence[str], data: Data) -> dict[str, float]:

@@ -33,6 +33,7 @@ TIERS = [
         "limits",
         "learning_rate",
         "evaluation",
+        "evaluation_weights",
         "faults",
         "record",
         "resuming",

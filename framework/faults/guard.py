@@ -123,9 +123,12 @@ class Guard:
         if self.spikes is not None and "spikes" in state:
             self.spikes.state = state["spikes"].to(self.spikes.state)
 
-    def rewound(self, step: int) -> None:
-        """Go on from the checkpoint of a step."""
+    def forget(self) -> None:
+        """Drop what is known of steps that are void."""
         self.reason, self.message, self.judged, self.taken = "", "", [], None
+
+    def rewound(self, step: int) -> None:
+        """Count a return to the checkpoint of a step."""
         if self.is_main:
             self.file.forget_from(step, self.left_out)
         self.rewinds = self.rewinds + 1 if step == self.rewound_to else 1

@@ -44,6 +44,16 @@ def announce(loss: Callable[..., Any]) -> str | None:
     )
 
 
+def announce_cut(loss: Callable[..., Any], parts: int) -> str | None:
+    """Return the sentence that says what becomes of a loss with `additive = False` when a step's batch is cut."""
+    if parts == 1 or getattr(loss, "additive", True):
+        return None
+    return (
+        f"loss {_name(loss)} is no mean over examples (additive = False): each of the {parts} parts of a step's batch "
+        f"is taken by itself, which is not the loss of the whole batch."
+    )
+
+
 def _over_classes(loss: nn.CrossEntropyLoss | nn.NLLLoss, target: Tensor) -> Tensor | float:
     """Return the sum of the weights of the targets that torch does not ignore, or the rows of probabilities."""
     if target.is_floating_point():

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from framework.batching.sets import Batch
 from framework.regularizers.base import NamedParams, Regularizer
+
+if TYPE_CHECKING:
+    from framework.objective import Objective
 
 
 class Combined:
@@ -19,7 +23,9 @@ class Combined:
             return [r for r in regularizers if getattr(type(r), hook) is not getattr(Regularizer, hook)]
 
         self.regularizers = regularizers
+        self.of_objectives = overriding("objective")
         self.of_batches = overriding("on_batch")
+        self.recomputing = overriding("second_pass")
         self.of_weights = overriding("penalty")
         self.of_gradients = overriding("on_gradients")
         self.projecting = overriding("project")
@@ -29,11 +35,31 @@ class Combined:
         for regularizer in self.regularizers:
             regularizer.prepare(model)
 
+    def objective(self, objective: Objective) -> Objective:
+        """Return what training minimises."""
+        for regularizer in self.of_objectives:
+            objective = regularizer.objective(objective)
+        return objective
+
     def on_batch(self, batch: Batch) -> Batch:
         """Return the batch to train on."""
         for regularizer in self.of_batches:
             batch = regularizer.on_batch(batch)
         return batch
+
+    def second_pass(self, model: nn.Module, params: NamedParams, recompute: Callable[[], None]) -> None:
+        """Let each compute the gradients again; statistics such as batch norm's stay those of the first pass."""
+
+        def recompute_only_gradients() -> None:
+            buffers = list(model.buffers())
+            before = [buffer.clone() for buffer in buffers]
+            recompute()
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)
+
+        with torch.no_grad():
+            for regularizer in self.recomputing:
+                regularizer.second_pass(params, recompute_only_gradients)
 
     def add_penalties(self, model: nn.Module, params: NamedParams) -> Tensor | None:
         """Add the penalties' gradients to the parameters' and return their sum, or None without any.

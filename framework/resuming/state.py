@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from framework.batching.random_state import load_random_state, random_state
-from framework.checkpoint import Snapshot, copy_into, load_optimizer, model_tensors, optimizer_parts
+from framework.checkpoint import Snapshot, copy_into, load_optimizer, optimizer_parts
 from framework.checkpoint.nested import flatten, unflatten
 from framework.checkpoint.snapshot import on_cpu
 from framework.errors import ConfigError
+from framework.evaluation_weights import tensors_to_save
 from framework.history import Evaluation, Progress
 from framework.resuming.ranks import gather, share
 
@@ -26,11 +27,12 @@ def take_snapshot(trainer: Trainer) -> Snapshot:
     assert trainer.optimizer is not None
     tensors, optimizer = optimizer_parts(trainer.optimizer)
     own = _of_rank(trainer)
-    run, values = flatten({**_of_all(trainer), "ranks": gather(trainer.ranks, own, trainer.place)})
+    model, trained = tensors_to_save(trainer)
+    run, values = flatten({**_of_all(trainer), "trained": trained, "ranks": gather(trainer.ranks, own, trainer.place)})
     state = {"optimizer": optimizer, **values}
     return Snapshot(
         trainer.progress.step,
-        model_tensors(trainer.model),
+        model,
         tensors,
         {name: on_cpu(tensor) for name, tensor in run.items()},
         state,
@@ -58,7 +60,7 @@ def _load(trainer: Trainer, snapshot: Snapshot) -> None:
     assert trainer.rate is not None
     values = {name: value for name, value in snapshot.state.items() if name not in ("optimizer", "step")}
     state = unflatten(snapshot.run, values)
-    copy_into(trainer.model, snapshot.model)
+    copy_into(trainer.model, snapshot.model | state["trained"])
     load_optimizer(
         trainer.optimizer,
         snapshot.optimizer,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from framework.batching import BatchOptions, Window
 from framework.checkpoint import Snapshot
 from framework.determinism import deterministic, keeping_random_state, seed_step
 from framework.errors import ConfigError
+from framework.evaluation_weights import evaluated
 from framework.faults import Guard, MicroBatches, explain_memory, gradient_norms, is_out_of_memory
 from framework.history import Evaluation, Progress, Result, Status, verdict
 from framework.learning_rate import LearningRate
@@ -133,8 +135,9 @@ class Trainer(Settings):
         self.wrapped = self.ranks.wrap(self.network)
         if not self.model.training:
             self.model.train()
+        objective = self.regularization.objective(self.goal)
         self.backpropagate = backprop.choose(
-            self.backprop, self.model, self.wrapped, self.goal, self.mixed, self.ranks.count
+            self.backprop, self.model, self.wrapped, objective, self.mixed, self.ranks.count
         )
         self.guard = Guard(self.on_nonfinite, self.spike_deviations, self.model, self.mixed)
         self.memory = MicroBatches(self.ranks) if self.auto_micro_batch else None
@@ -188,10 +191,8 @@ class Trainer(Settings):
     def _rewind(self) -> None:
         """Go back to the newest checkpoint, from where bad steps are left out."""
         snapshot = self.record.newest()
-        self.score = self.score.anew()
-        load_snapshot(self, snapshot)
+        self.restore(snapshot)
         self.guard.rewound(snapshot.step)
-        self.record.reopen()
 
     def step(self, window: Window) -> None:
         """Take one optimizer step on a window of micro-batches; no value leaves the device."""
@@ -203,10 +204,9 @@ class Trainer(Settings):
         self.guard.begin(window, self.progress)
         if window.idle:
             self.wrapped.eval()  # an example that counts nothing leaves batch norm's statistics alone
-        if self.memory is None:
-            loss, total, outputs = self._add_gradients(window)
-        else:
-            loss, total, outputs = self.memory.run(window, self._add_gradients, self._forget)
+        loss, total, outputs = self._backward(window)
+        if self.regularization.recomputing:
+            self.regularization.second_pass(self.model, self.params, partial(self._recompute, window))
         bad, skip = self._finish_gradients(window, loss, total)
         self.rate.set(self.progress.step)
         self.guard.update(self._update, self.optimizer, bad, skip)
@@ -224,6 +224,21 @@ class Trainer(Settings):
         self.record.measure(torch.zeros((), device=self.place), 0.0, (), bad=True)
         self.progress.count(0, window.rows)
         self.record.tell("on_step_end")
+
+    def _backward(self, window: Window) -> tuple[Tensor, Tensor | float, list[Any]]:
+        """Make the gradients of a window, averaged over the ranks; return what `_add_gradients` does."""
+        if self.memory is None:
+            return self._add_gradients(window)
+        sums = self.memory.run(window, self._add_gradients, self._forget)
+        self.ranks.average([p.grad for p in self.params.values() if p.grad is not None])
+        return sums
+
+    @torch.enable_grad()
+    def _recompute(self, window: Window) -> None:
+        """Make the gradients of a window anew, with the same draws."""
+        assert self.optimizer is not None
+        self.optimizer.zero_grad(set_to_none=True)
+        self._backward(window)
 
     def _add_gradients(self, window: Window) -> tuple[Tensor, Tensor | float, list[Any]]:
         """Go forward and back through a window; return the sum of its losses, of their weights, and the outputs."""
@@ -253,8 +268,6 @@ class Trainer(Settings):
         Returns whether the step is bad, and for fp16 whether to skip it.
         """
         gradients = [p.grad for p in self.params.values() if p.grad is not None]
-        if self.memory is not None:
-            self.ranks.average(gradients)
         skip = self.mixed.unscale(gradients)
         if not window.whole:
             # the ranks averaged: times their number that is the sum over all slots
@@ -333,7 +346,8 @@ class Trainer(Settings):
         if self.guard.reason:
             return self.guard.reason
         if self.validation_batches is not None:
-            scores |= self.evaluator.compare(self.train_batches, self.validation_batches)
+            with evaluated(self):
+                scores |= self.evaluator.compare(self.train_batches, self.validation_batches)
         evaluation = Evaluation(self.progress.step, self.progress.epoch, scores)
         self.history.append(evaluation)
         best = self.score.observe(evaluation)
@@ -354,6 +368,13 @@ class Trainer(Settings):
     def snapshot(self) -> Snapshot:
         """Copy where the run stands to the CPU; every rank must ask, and the main one's answer is complete."""
         return take_snapshot(self)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go back to where a snapshot of this fit was taken: what was trained and logged since is void."""
+        self.score = self.score.anew()
+        load_snapshot(self, snapshot)
+        self.guard.forget()
+        self.record.reopen()
 
     def _result(self, reason: str, error: str = "") -> Result:
         return Result(

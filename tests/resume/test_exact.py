@@ -230,6 +230,32 @@ def test_states_of_callbacks_and_regularizers(tmp_path):
     assert "memory" in scalars(tmp_path / "b")
 
 
+class Average(Callback):
+    """A running mean of the weights, evaluated in their place."""
+
+    every_rank = True
+
+    def __init__(self) -> None:
+        self.weights: dict[str, torch.Tensor] = {}
+
+    def on_step_end(self, trainer) -> None:
+        for name, param in trainer.model.named_parameters():
+            self.weights[name] = self.weights.get(name, param.detach()).lerp(param.detach(), 0.2)
+
+    def evaluation_weights(self, trainer):
+        return self.weights
+
+    def state(self):
+        return self.weights
+
+    def load_state(self, state) -> None:
+        self.weights = dict(state)
+
+
+def test_weights_that_are_evaluated_in_place_of_the_trained(tmp_path):
+    same(tmp_path, maker(callbacks=lambda: [Average()], checkpoint=EVERY_FIVE))
+
+
 def test_a_user_s_draws_go_on(tmp_path):
     class Draws(Callback):
         def on_step_end(self, trainer) -> None:
