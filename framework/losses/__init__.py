@@ -1,7 +1,7 @@
 """The registered losses: each returns the mean, and `weight(target)` says what the mean is over."""
 
 from framework.losses.bce import BCE, BCELogits
-from framework.losses.cross_entropy import NLL, CrossEntropy
+from framework.losses.cross_entropy import NLL, ClassLoss, CrossEntropy
 from framework.losses.hinge import Hinge
 from framework.losses.huber import Huber
 from framework.losses.kl_divergence import KLDivergence
@@ -14,6 +14,7 @@ __all__ = [
     "MSE",
     "NLL",
     "BCELogits",
+    "ClassLoss",
     "CrossEntropy",
     "Hinge",
     "Huber",

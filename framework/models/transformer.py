@@ -109,6 +109,12 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(width, bias=bias)
         self._initialize()
 
+    @property
+    def residual_branches(self) -> list[nn.Module]:
+        """The modules whose output is added to the residual stream, from the input to the output."""
+        blocks = [block for block in self.blocks if isinstance(block, Block)]
+        return [branch for block in blocks for branch in (block.attention, block.feedforward)]
+
     def forward(self, tokens_BT: Tensor) -> Tensor:
         """Return the logits of each position's next token; raises ValueError where T > block."""
         return functional.linear(self.hidden(tokens_BT), self.tokens.weight)

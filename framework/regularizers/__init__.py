@@ -8,6 +8,7 @@ from framework.regularizers.l1 import L1
 from framework.regularizers.l2 import L2
 from framework.regularizers.max_norm import MaxNorm
 from framework.regularizers.mixup import Mixup
+from framework.regularizers.pairs import as_numbers, as_pair
 from framework.regularizers.weight_decay import WeightDecay
 
 __all__ = [
@@ -21,4 +22,6 @@ __all__ = [
     "NamedParams",
     "Regularizer",
     "WeightDecay",
+    "as_numbers",
+    "as_pair",
 ]

@@ -6,12 +6,11 @@ import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 from torch.distributions import Beta
-from torch.nn.functional import one_hot
 
 from framework.batching.sets import Batch
 from framework.registry import Positive, regularizer
 from framework.regularizers.base import Regularizer
-from framework.regularizers.pairs import as_pair
+from framework.regularizers.pairs import as_numbers, as_pair
 
 
 @regularizer("mixup")
@@ -39,11 +38,4 @@ class Mixup(Regularizer):
                 raise ValueError(f"regularizer 'mixup' needs floating-point inputs, got {tensor.dtype}: leave it out.")
             return kept * tensor + (1 - kept) * tensor[order]
 
-        return apply_to_collection(inputs, Tensor, mix), mix(self._as_numbers(target))
-
-    def _as_numbers(self, target: Tensor) -> Tensor:
-        if target.is_floating_point():
-            return target
-        if target.ndim == 1 and self.outputs > 1:
-            target = one_hot(target.long(), self.outputs)
-        return target.to(torch.get_default_dtype())
+        return apply_to_collection(inputs, Tensor, mix), mix(as_numbers(target, self.outputs))
