@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from framework import registry, reporting, untrusted
+from framework import plugins, reporting, untrusted
 from framework.callbacks.base import Callback
 from framework.checkpoint import write_json, write_text
 from framework.config import RunConfig
 from framework.datasets.base import Data
 from framework.environment import environment
+from framework.plugins import records
 
 if TYPE_CHECKING:
     from framework.trainer import Trainer
@@ -31,6 +32,7 @@ class Account(Callback):
         self.overrides = overrides
         self.changes = changes
         """What a resume has changed, by dotted key; None in a new run."""
+        self.plugins = records.used(config.names())
         self.shape = {"input_shape": data.input_shape, "outputs": data.outputs}
 
     def on_fit_start(self, trainer: Trainer) -> None:
@@ -44,11 +46,13 @@ class Account(Callback):
         settings = to_yaml(self.config.to_mapping())
         if self.changes is None:
             write_text(directory / "overrides.yaml", to_yaml(list(self.overrides)))
-            about = {**environment(), "plugins": self._plugins(), "data": self.shape}
+            about = {**environment(), "plugins": self.plugins, "data": self.shape}
             write_json(directory / "environment.json", about)
             write_text(directory / "config.yaml", settings)  # the last: a folder that has it has a run
         else:
             self._note_resume(directory / "resumed.json", trainer.progress.step)
+        for line in plugins.remarks(self.config.names()):
+            reporting.note(line)
         if trainer.progress.step:
             return
         board.text("config", f"```yaml\n{settings}```")
@@ -59,8 +63,9 @@ class Account(Callback):
         board.hparams({"seed": self.config.seed, **self._chosen()}, list(compared))
 
     def state(self) -> dict[str, Any]:
-        """Return the configuration's hash, so that a checkpoint says what it was made with."""
-        return {"sha256": hashlib.sha256(to_yaml(self.config.to_mapping()).encode()).hexdigest()}
+        """Return the configuration's hash, and the plugins, so that a checkpoint says what it was made with."""
+        used = {c: {k: r[k] for k in ("distribution", "version")} for c, r in self.plugins.items()}
+        return {"sha256": hashlib.sha256(to_yaml(self.config.to_mapping()).encode()).hexdigest(), "plugins": used}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take up nothing: the configuration may have been changed, as was accepted."""
@@ -69,15 +74,6 @@ class Account(Callback):
         before = untrusted.read_json_value(path) if path.exists() else []
         moment = datetime.now(UTC).isoformat(timespec="seconds")
         write_json(path, [*before, {"time": moment, "step": step, "changes": self.changes}])
-
-    def _plugins(self) -> dict[str, str]:
-        """Return the file, and its hash, of each chosen component that is not the package's own."""
-        chosen = {kind: getattr(self.config, kind) for kind in registry.KINDS}
-        names = [(k, n) for k, c in chosen.items() for n in (c if isinstance(c, dict) else [c.name] if c else [])]
-        found = [registry.find(kind, name) for kind, name in names]
-        others = [c for c in found if not c.module.startswith("framework.")]
-        hashes = [hashlib.sha256(c.path.read_bytes()).hexdigest() for c in others]
-        return {f"{c.kind}={c.name}": f"{c.path} sha256:{found}" for c, found in zip(others, hashes, strict=True)}
 
     def _chosen(self) -> dict[str, bool | int | float | str]:
         """Return what the overrides set, as values of the configuration where they are plain, else as written."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from framework import registry, untrusted
 from framework.errors import ConfigError, nearest
+from framework.plugins import records
 from framework.registry import KINDS, MISSING, Size, convert
 
 SECTIONS = {
@@ -56,7 +57,13 @@ class RunConfig:
     def to_mapping(self) -> dict[str, Any]:
         """Return the complete configuration in the shape of the YAML; `parse` takes it back."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values |= {kind: _nested(values[kind]) for kind in PLURAL}
         return {key: _plain(v.to_mapping() if isinstance(v, Choice) else v) for key, v in values.items()}
+
+    def names(self) -> list[tuple[str, str]]:
+        """Return the kind and the name of each component that is chosen."""
+        chosen = {kind: getattr(self, kind) for kind in KINDS}
+        return [(k, n) for k, c in chosen.items() for n in (c if isinstance(c, dict) else [c.name] if c else [])]
 
 
 def parse(mapping: Mapping[str, Any]) -> RunConfig:
@@ -96,6 +103,7 @@ def read(directory: Path, changes: Mapping[str, Any] | None = None) -> RunConfig
             node = node if isinstance(node, dict) else content
             raise ConfigError(f"{key} is not a setting of this run: {nearest(last, node)}")
         node[last] = value
+    records.settle(directory, content)
     return parse(content)
 
 
@@ -126,7 +134,8 @@ def _leaves(mapping: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield the settings by dotted key; an option that is a mapping itself is one setting."""
     for key, value in mapping.items():
         if key in PLURAL:
-            yield from ((f"{key}.{name}.{o}", v) for name, options in value.items() for o, v in options.items())
+            chosen = _unnested(key, value)
+            yield from ((f"{key}.{name}.{o}", v) for name, options in chosen for o, v in options.items())
         elif isinstance(value, dict):
             yield from ((f"{key}.{option}", v) for option, v in value.items())
         else:
@@ -167,11 +176,37 @@ def _choice(kind: str, value: Any) -> Choice | None:
 
 def _choices(kind: str, value: Any) -> dict[str, dict[str, Any]]:
     checked = {}
-    for name, given in _mapping({} if value is None else value, kind).items():
+    for name, given in _unnested(kind, _mapping({} if value is None else value, kind)):
         options = registry.find(kind, name).signature.options
         where = f"{kind}.{name}"
         checked[name] = registry.check_options(options, _mapping({} if given is None else given, where), where)
     return checked
+
+
+def _nested(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options by name as YAML has them: those of `distribution.name` under two keys."""
+    nested: dict[str, Any] = {}
+    for name, options in chosen.items():
+        distribution, _, rest = name.partition(".")
+        if rest:
+            nested[distribution] = {**nested.get(distribution, {}), rest: options}
+        else:
+            nested[name] = {**nested.get(name, {}), **options}
+    return nested
+
+
+def _unnested(kind: str, chosen: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the names that YAML has under one key or two, and their options."""
+    for name, given in chosen.items():
+        inner = {
+            key: options
+            for key, options in (given.items() if isinstance(given, Mapping) else ())
+            if isinstance(options, Mapping | None) and registry.exists(kind, f"{name}.{key}")
+        }
+        yield from ((f"{name}.{key}", options) for key, options in inner.items())
+        rest = {key: option for key, option in given.items() if key not in inner} if inner else given
+        if rest or not inner:
+            yield name, rest
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:

@@ -30,7 +30,8 @@ def is_mistake(error: BaseException) -> bool:
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
-    ours = frame is not None and str(frame.tb_frame.f_globals.get("__name__", "")).startswith("framework.")
+    module = "" if frame is None else str(frame.tb_frame.f_globals.get("__name__", ""))
+    ours = module.startswith("framework.") and not module.startswith("framework.plugins.files.")
     return isinstance(error, ConfigError) or (ours and isinstance(error, ValueError | TypeError))
 
 

@@ -114,6 +114,7 @@ def load(directory: Path | str, model: nn.Module | None = None) -> nn.Module:
     directory = Path(directory)
     best = _best(directory)
     if model is None:
+        plugins.discover()
         path = directory / "environment.json"
         if not path.exists():
             raise ConfigError(f"{directory} is of a run from Python: give a model of its form, load(DIR, model=…).")

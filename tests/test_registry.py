@@ -78,14 +78,6 @@ def test_the_documented_import_of_a_base_class_is_followed(tmp_path):
     assert {c.name: c.signature.options for c in registry.read_components(path, "x")} == {"mine": (), "yours": ()}
 
 
-def test_a_taken_name_is_refused(tmp_path):
-    path = tmp_path / "mse.py"
-    path.write_text("@loss('mse')\nclass Mine: ...\n")
-    (component,) = registry.read_components(path, "x")
-    with pytest.raises(ConfigError, match=r"loss 'mse' is taken by framework\.losses"):
-        registry.add(component)
-
-
 def test_options_are_checked(found):
     options = found["one"].signature.options
     assert registry.check_options(options, {"must": 3, "sizes": [4]}, "loss")["sizes"] == (4,)

@@ -20,9 +20,10 @@ framework checkpoint list|verify DIR        what a run has saved, and whether it
 framework checkpoint convert DIR|FILE output=X.safetensors [which=best|last]
 framework checkpoint export DIR output=X.pt2 [format=pt2|onnx]
 framework check gradients [OVERRIDES | function=NAME] [--full] [--json FILE]
+framework plugins                  every plugin that is found, and what is wrong with it
 framework [OVERRIDES] --help       every group, its options, and the composed settings"""
 
-COMMANDS = ("train", "evaluate", "predict", "plot", "explain", "check", "checkpoint")
+COMMANDS = ("train", "evaluate", "predict", "plot", "explain", "check", "checkpoint", "plugins")
 
 
 def main() -> None:
@@ -52,8 +53,9 @@ def run(arguments: list[str]) -> Exit:
     from framework.cli import commands
     from framework.cli.check import check
     from framework.cli.checkpoint import checkpoint
+    from framework.cli.plugins import plugins
 
-    own = {"check": check, "checkpoint": checkpoint}
+    own = {"check": check, "checkpoint": checkpoint, "plugins": plugins}
     work: Callable[[list[str]], Exit] = own.get(command) or getattr(commands, command)
     return work(rest)
 

@@ -38,6 +38,7 @@ HYDRA: dict[str, Any] = {
 """Hydra's own settings, which no YAML file may change."""
 
 _folders: list[Path] = []
+_of_plugins: list[Path] = []
 
 
 def packaged() -> Path:
@@ -47,7 +48,10 @@ def packaged() -> Path:
 
 
 class Folders(SearchPathPlugin):
-    """Puts the user's folders before the packaged one, so that their files win, and all behind the rule for YAML."""
+    """Puts the user's folders before the packaged one, so that their files win, and the plugins' after it.
+
+    All are behind the rule for YAML.
+    """
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Serve every folder by `CheckedSource`, the most specific first."""
@@ -56,6 +60,8 @@ class Folders(SearchPathPlugin):
                 element.path = f"{CheckedSource.scheme()}://{element.path}"
         for folder in reversed(_folders):
             search_path.prepend("user", f"{CheckedSource.scheme()}://{folder}")
+        for folder in _of_plugins:
+            search_path.append("plugin", f"{CheckedSource.scheme()}://{folder}")
 
 
 def prepare(config_dir: Path | None = None) -> Path:
@@ -66,9 +72,13 @@ def prepare(config_dir: Path | None = None) -> Path:
     _folders[:] = [f.resolve() for f in candidates if f is not None and f.resolve() != home]
     for folder in (home, *_folders):
         check_folder(folder)
+    offer_conf()
     store = ConfigStore.instance()
     for kind in registry.KINDS.values():
-        for name in registry.components(kind.name):
+        names = set(registry.components(kind.name))
+        if "COMP_LINE" not in os.environ:  # TAB offers each component once
+            names |= registry.qualified(kind.name).keys()
+        for name in sorted(names):
             _offer(store, kind, name)
     root = {"name": "${data.name}-${model.name}", "seed": 0, "overwrite": False}
     root |= {section: config.section_defaults(section) for section in config.SECTIONS}
@@ -79,9 +89,34 @@ def prepare(config_dir: Path | None = None) -> Path:
     return home
 
 
+def offer_conf() -> None:
+    """Check the YAML that plugins bring; what is wrong with one's leaves out that plugin's alone."""
+    for component in plugins.conf_folders():
+        try:
+            check_folder(component.path)
+            _refuse_others(component)
+        except ConfigError as error:
+            plugins.leave_out(component, str(error))
+    _of_plugins[:] = [component.path for component in plugins.conf_folders()]
+
+
+def _refuse_others(conf: registry.Component) -> None:
+    """Refuse files that would take the place of a component that is not the plugin's own."""
+    for kind in registry.KINDS:
+        for path in sorted((conf.path / kind).glob("*.yaml")):
+            taken = registry.components(kind).get(path.stem)
+            if taken and _distribution(taken) != _distribution(conf):
+                raise ConfigError(f"{path} would replace {kind} '{path.stem}', which is not its own: rename it")
+
+
+def _distribution(component: registry.Component) -> str | None:
+    return component.origin.distribution if component.origin else None
+
+
 def options_of(group: str) -> list[str]:
     """Return the names that a group offers: registered components, and YAML files of any folder."""
-    files = {path.stem for folder in (packaged(), *_folders) for path in (folder / group).glob("*.yaml")}
+    folders = (packaged(), *_folders, *_of_plugins)
+    files = {path.stem for folder in folders for path in (folder / group).glob("*.yaml")}
     return sorted(files | set(registry.components(group) if group in registry.KINDS else ()))
 
 
@@ -181,7 +216,7 @@ def values_of(overrides: list[str]) -> dict[str, Any]:
 def plain_errors() -> Iterator[None]:
     """Have Hydra raise what went wrong in place of printing it and exiting: its documented switch."""
     # a user's file in place of a packaged option's is what we promise
-    warnings.filterwarnings("ignore", message=".*is validated against ConfigStore schema with the same name")
+    warnings.filterwarnings("ignore", message=r"\s.*is validated against ConfigStore schema with the same name")
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -27,6 +28,8 @@ def _explain(error: BaseException) -> str:
         return f"'{error.override}' cannot be read: write key=value, lists as [a,b], texts with spaces in quotes."
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         kind, _, name = str(error.missing_cfg_file).rpartition("/")
+        if kind in registry.KINDS:
+            return _explain(_unknown_name(kind, name))
         return f"{kind or 'configuration'} '{name}' does not exist: {nearest(name, error.options or ())}{_broken()}"
     if is_mistake(error):
         return str(error)
@@ -36,18 +39,33 @@ def _explain(error: BaseException) -> str:
         return ""
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.parent_node is not None:
-        return _unknown_key(str(cause.full_key or cause.key), str(cause.key), dict(cause.parent_node))
+        asked = re.match(r"Could not override '([^']+)'", str(error))
+        full = str(cause.full_key or cause.key)
+        if asked and (missing := _not_chosen(asked[1], full)):
+            return missing
+        return _unknown_key(full, str(cause.key), dict(cause.parent_node))
     if "Ambiguous value for argument" in str(error):
         word = str(error).splitlines()[0].split()[-1]
         return f"{word} has several values: add -m to run each, or write a list as [a,b]."
     return str(error).splitlines()[0]
 
 
+def _not_chosen(key: str, absent: str) -> str:
+    """Return the message for a setting of a component that is not among those chosen, or nothing.
+
+    `absent` is the key, or the first of those above it, that is not there.
+    """
+    kind, *words = key.split(".")
+    for name in (words[:1], words[:2]):
+        named = ".".join(name)
+        missing = f"{kind}.{named}.".startswith(f"{absent}.")
+        if missing and kind in registry.KINDS and registry.KINDS[kind].plural and registry.exists(kind, named):
+            return f"{key}: {kind} '{named}' is not chosen: add {kind}=[{named}]."
+    return ""
+
+
 def _unknown_key(full: str, key: str, siblings: dict[str, Any]) -> str:
-    kind, _, rest = full.partition(".")
-    name = rest.partition(".")[0]
-    if kind in registry.KINDS and registry.KINDS[kind].plural and name in registry.components(kind):
-        return f"{full}: {kind} '{name}' is not chosen: add {kind}=[{name}]."
+    kind = full.partition(".")[0]
     if key in registry.KINDS:
         choice = "[NAME]" if registry.KINDS[key].plural else "NAME"
         return f"no {key} is chosen: add {key}={choice}; {nearest('', registry.components(key))}"
@@ -59,4 +77,12 @@ def _unknown_key(full: str, key: str, siblings: dict[str, Any]) -> str:
 
 
 def _broken() -> str:
-    return "".join(f" ({path} could not be read: {reason})" for path, reason in plugins.broken.items())
+    return "".join(f" ({reason})" for reason in plugins.unread())
+
+
+def _unknown_name(kind: str, name: str) -> ConfigError:
+    try:
+        found = registry.find(kind, name)
+    except ConfigError as error:
+        return error
+    return ConfigError(f"{kind} '{name}' is {found.qualified}, which is not on offer here.")

@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from framework import config, plugins
+from framework import config
 from framework.cli import composition
 from framework.cli.commands import help_of_train
 from framework.cli.launcher import SweepLauncher, discard_sweep, remove_empty
@@ -69,8 +69,6 @@ def _job(composed: DictConfig) -> Outcome:
         settings = config.parse(OmegaConf.to_container(composed, resolve=True))  # type: ignore[arg-type]  # a mapping
         from framework import reporting, run
 
-        for path, reason in plugins.broken.items():
-            reporting.note(f"{path} is left out: {reason}")
         overrides = [f"{o[1:]}=null" if o.startswith("~") else o for o in HydraConfig.get().overrides.task]
         result = run.train(settings, directory, overrides)
         if HydraConfig.get().mode is not RunMode.MULTIRUN:

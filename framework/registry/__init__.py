@@ -8,17 +8,15 @@ time, keyword-only parameters after it are the configuration.
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.util
 import inspect
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from framework.errors import ConfigError, nearest
-from framework.registry.source import MISSING, Option, Signature, find_source, read_module, summary
+from framework.registry.component import KINDS, Component, Kind, Origin
+from framework.registry.places import own
+from framework.registry.source import MISSING, Option, Signature, decorations, read_module, summary
 from framework.registry.values import (
     Count,
     Fraction,
@@ -37,11 +35,14 @@ __all__ = [
     "Component",
     "Count",
     "Fraction",
+    "Kind",
     "NonNegative",
     "Option",
+    "Origin",
     "Positive",
     "Probability",
     "Range",
+    "Signature",
     "Size",
     "build",
     "callback",
@@ -52,6 +53,7 @@ __all__ = [
     "data",
     "find",
     "initializer",
+    "is_name",
     "loss",
     "metric",
     "model",
@@ -64,66 +66,11 @@ __all__ = [
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True)
-class Kind:
-    """One kind of component: its decorator's word is its Hydra group."""
+_offered: dict[tuple[str, str], Component] = {}
+"""The components of plugins, broken ones included, by kind and qualified name."""
 
-    name: str
-    package: str
-    """Where the built-in ones are."""
-    plural: bool = False
-    """Several may be chosen; each one's options stand under its own name."""
-    common: str = ""
-    """`module:class` of the options that every component of the kind has besides its own."""
-
-
-KINDS: dict[str, Kind] = {
-    kind.name: kind
-    for kind in (
-        Kind("model", "framework.models"),
-        Kind("data", "framework.datasets", common="framework.batching.options:BatchOptions"),
-        Kind("loss", "framework.losses"),
-        Kind("optimizer", "framework.optimizers", common="framework.parameters:GroupOptions"),
-        Kind("scheduler", "framework.schedulers"),
-        Kind("initializer", "framework.initializers"),
-        Kind("regularizer", "framework.regularizers", plural=True),
-        Kind("metric", "framework.metrics", plural=True),
-        Kind("callback", "framework.callbacks", plural=True),
-    )
-}
-
-
-@dataclass(frozen=True)
-class Component:
-    """Something that can be chosen by name; `load` is what first imports it."""
-
-    kind: str
-    name: str
-    module: str
-    attribute: str
-    path: Path
-    summary: str
-    signature: Signature = field(repr=False)
-
-    def load(self) -> Callable[..., Any]:
-        """Import the module and return the class or function; raises ConfigError where a plugin's import fails."""
-        if self.module.partition(".")[0] == "framework":
-            module = importlib.import_module(self.module)
-        else:
-            try:
-                module = _import_file(self.module, self.path)
-            except Exception as error:
-                raise ConfigError(
-                    f"{self.kind} '{self.name}': {self.path} fails to import: {type(error).__name__}: {error}"
-                ) from error
-        return getattr(module, self.attribute)  # type: ignore[no-any-return]  # a module's attribute is untyped
-
-
-_added: dict[tuple[str, str], Component] = {}
-"""Components outside the package: those of plugin files, by (kind, name)."""
-
-_defined: dict[tuple[str, str], str] = {}
-"""Where each name was defined in this process, so that a second definition is refused."""
+_defined: dict[tuple[str, str, str], str] = {}
+"""What each name was given to, by kind, name and module, so that a second definition is refused."""
 
 
 class Decorator:
@@ -134,15 +81,15 @@ class Decorator:
 
     def __call__(self, name: str) -> Callable[[F], F]:
         """Return the decorator; it refuses a taken name, `*args`, `**kwargs` and untyped options."""
-        if not name.isidentifier() or name != name.lower():
+        if not is_name(name):
             raise ConfigError(f"{self.kind} {name!r}: a name is a lower-case identifier, such as 'my_{self.kind}'.")
 
         def register(factory: F) -> F:
-            home = f"{factory.__module__}.{factory.__qualname__}"
-            if _defined.setdefault((self.kind, name), home) != home:
+            key = self.kind, name, factory.__module__
+            if _defined.setdefault(key, factory.__qualname__) != factory.__qualname__:
                 raise ConfigError(
-                    f"{self.kind} '{name}' is already defined by {_defined[self.kind, name]}; "
-                    f"{home} needs another name."
+                    f"{self.kind} '{name}' is already defined by {factory.__module__}.{_defined[key]}; "
+                    f"{factory.__qualname__} needs another name."
                 )
             return _guard(factory, f"{self.kind} '{name}'")
 
@@ -192,53 +139,86 @@ metric = Decorator("metric")
 callback = Decorator("callback")
 
 
+def is_name(name: str) -> bool:
+    """Tell whether a component may be called so."""
+    return name.isidentifier() and name == name.lower()
+
+
 def read_components(path: Path, module: str) -> Iterator[Component]:
     """Yield the components that a source file defines, without importing it."""
     source = read_module(path)
-    for kind, name, definition in source.decorated(frozenset(KINDS)):
-        yield Component(kind, name, module, definition.name, path, summary(definition), source.signature(definition))
+    for definition in source.definitions.values():
+        for kind, name in decorations(definition, frozenset(KINDS)):
+            signature = source.signature(definition)
+            yield Component(kind, name, module, definition.name, path, summary(definition), signature)
 
 
 @functools.cache
 def _built_in(kind: str) -> dict[str, Component]:
     package = KINDS[kind].package
-    home = find_source(package)
-    if home is None:
-        return {}
-    files = sorted(home.parent.glob("*.py")) if home.name == "__init__.py" else [home]
+    home = own().source(package)
+    assert home is not None, package
     found: dict[str, Component] = {}
-    for path in files:
+    for path in sorted(home.parent.glob("*.py")):
         module = package if path == home else f"{package}.{path.stem}"
         found |= {c.name: c for c in read_components(path, module) if c.kind == kind}
     return dict(sorted(found.items()))
 
 
-def add(component: Component) -> None:
-    """Offer a component from outside the package; raises ConfigError where its name is taken."""
-    taken = _built_in(component.kind).get(component.name) or _added.get((component.kind, component.name))
-    if taken is not None and taken.path != component.path:
-        raise ConfigError(f"{component.kind} '{component.name}' is taken by {taken.module}; give it another name.")
-    _added[component.kind, component.name] = component
+def offer(found: Iterable[Component]) -> None:
+    """Offer the components of plugins, in place of those offered before."""
+    _offered.clear()
+    for component in found:
+        _offered.setdefault((component.kind, component.qualified), component)
 
 
 def components(kind: str) -> dict[str, Component]:
-    """Return everything on offer of a kind, by name, in alphabetical order."""
-    added = {name: c for (k, name), c in _added.items() if k == kind}
-    return dict(sorted((added | _built_in(kind)).items()))
+    """Return everything on offer of a kind, by name, in alphabetical order.
+
+    A plugin's has its plain name, unless that is a built-in one's or several plugins'; then it is `distribution.name`.
+    """
+    built_in = _built_in(kind)
+    usable = [c for (k, _), c in _offered.items() if k == kind and not c.broken]
+    names = [c.name for c in usable]
+    plain = {c.name for c in usable if names.count(c.name) == 1 and c.name not in built_in}
+    added = {c.name if c.name in plain else c.qualified: c for c in usable}
+    return dict(sorted((added | built_in).items()))
+
+
+def qualified(kind: str) -> dict[str, Component]:
+    """Return the usable components of plugins by the names that they have in any case, `distribution.name`."""
+    return {name: c for (k, name), c in _offered.items() if k == kind and not c.broken}
+
+
+def exists(kind: str, name: str) -> bool:
+    """Tell whether there is a component of this plain or qualified name, usable or broken."""
+    return (kind, name) in _offered or (kind in KINDS and name in components(kind))
 
 
 def find(kind: str, name: str) -> Component:
-    """Return one component, or raise ConfigError with the nearest name."""
+    """Return one component by its plain name or as `distribution.name`.
+
+    Raises ConfigError with the nearest name, the reason why it is broken, or the names of those that share it.
+    """
     known = components(kind)
-    if name not in known:
-        raise ConfigError(f"{kind} '{name}' does not exist: {nearest(name, known)}")
-    return known[name]
+    found = known.get(name) or _offered.get((kind, name))
+    if found is None:
+        of_name = [c for (k, _), c in _offered.items() if k == kind and c.name == name]
+        usable = [c.qualified for c in of_name if not c.broken]
+        if len(usable) > 1:
+            raise ConfigError(f"{kind} '{name}' is of several plugins: choose {' or '.join(sorted(usable))}.")
+        if not of_name:
+            raise ConfigError(f"{kind} '{name}' does not exist: {nearest(name, known)}")
+        found = of_name[0]
+    if found.broken:
+        raise ConfigError(f"{kind} '{name}' of {found.origin} is broken: {found.broken}")
+    return found
 
 
 def read_signature(target: str) -> Signature:
     """Read the signature of `module:class` of this package from its source."""
     module, _, name = target.partition(":")
-    path = find_source(module)
+    path = own().source(module)
     assert path is not None, target
     source = read_module(path)
     return source.signature(source.definitions[name])
@@ -280,19 +260,3 @@ def build(kind: str, name: str, options: Mapping[str, Any], *, runtime: Mapping[
             f"{kind} '{name}' asks for '{missing[0]}', which a {kind} is not given: {nearest(missing[0], offered)}"
         )
     return component.load()(*(offered[p] for p in component.signature.runtime), **keywords)
-
-
-def _import_file(module: str, path: Path) -> Any:
-    if module in sys.modules:
-        return sys.modules[module]
-    spec = importlib.util.spec_from_file_location(module, path)
-    assert spec is not None
-    assert spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    sys.modules[module] = loaded
-    try:
-        spec.loader.exec_module(loaded)
-    except BaseException:
-        del sys.modules[module]
-        raise
-    return loaded

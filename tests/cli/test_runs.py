@@ -1,6 +1,7 @@
 """What the commands do: one run, several devices, sweeps, evaluation, predictions, plots."""
 
 import csv
+import hashlib
 import json
 import math
 import os
@@ -206,14 +207,16 @@ def test_a_plugin_file_trains_and_a_broken_one_stops_nobody(command, tmp_path):
     assert run.returncode == 0, run.stderr
     assert "rows are counted" in run.stderr
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
-    assert environment["plugins"]["loss=scaled"].startswith(f"{tmp_path / 'plugins' / 'mine.py'} sha256:")
+    recorded = environment["plugins"]["loss=scaled"]
+    digest = hashlib.sha256((tmp_path / "plugins" / "mine.py").read_bytes()).hexdigest()
+    assert recorded == {"distribution": "mine", "version": "", "place": "file", "sha256": digest}
     assert json.loads(command("evaluate", "run=run").stdout) == result_of(tmp_path / "run")["test"]
     assert "loss.scale must be > 0, got -1." in command("loss=scaled", "loss.scale=-1").stderr
     failing = command("loss=fails")
     assert failing.returncode == 2
     assert "fails to import: OSError: no such device" in failing.stderr
     absent = command("loss=absent")
-    assert "broken.py could not be read" in absent.stderr
+    assert "broken.py:1 is not Python" in absent.stderr
 
 
 @pytest.mark.parametrize("moment", range(4))

@@ -1,0 +1,1 @@
+from plugins_shelf import shelf  # noqa: F401  # the fixture
