@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from framework.errors import ConfigError, nearest
 from framework.history import Evaluation
@@ -41,8 +41,9 @@ class Monitor:
         higher = getattr(metrics.get(self.name.partition("/")[0]), "higher_is_better", None)
         if higher is not None and higher != (self.mode == "max"):
             raise ConfigError(f"{self.name} is better {'higher' if higher else 'lower'}: set trainer.mode so.")
-        if getattr(scheduler, "mode", self.mode) != self.mode:
-            raise ConfigError(f"the scheduler's mode is {scheduler.mode} and trainer.mode is {self.mode}: set one.")
+        own = getattr(scheduler, "mode", None)
+        if own in get_args(Mode) and own != self.mode:
+            raise ConfigError(f"the scheduler's mode is {own} and trainer.mode is {self.mode}: set one.")
 
     def observe(self, evaluation: Evaluation) -> bool:
         """Take in an evaluation and return whether it is the best so far; a score of nan never is."""

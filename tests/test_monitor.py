@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 
@@ -49,6 +50,13 @@ def test_nan_is_never_the_best():
 def test_unknown_score_is_refused_with_the_nearest():
     with pytest.raises(ConfigError, match=r"no score 'loss/vall': did you mean 'loss/val'"):
         Monitor("loss/vall", "min").check(["loss/val", "loss/train"])
+
+
+def test_only_a_schedulers_mode_that_is_a_direction_has_to_agree():
+    monitor = Monitor("loss/val", "min")
+    monitor.check_direction({}, SimpleNamespace(mode="triangular"))
+    with pytest.raises(ConfigError, match=r"the scheduler's mode is max and trainer\.mode is min"):
+        monitor.check_direction({}, SimpleNamespace(mode="max"))
 
 
 def curve(val: list[float], train: list[float]) -> list[Evaluation]:

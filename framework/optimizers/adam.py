@@ -7,7 +7,17 @@ import math
 import torch
 from torch import Tensor
 
-from framework.optimizers.base import Group, Optimizer, ParamsT, State, Tensors, add_l2, count_step, slots
+from framework.optimizers.base import (
+    Group,
+    Optimizer,
+    ParamsT,
+    State,
+    Tensors,
+    add_l2,
+    count_step,
+    decay_weights,
+    slots,
+)
 from framework.registry import NonNegative, Probability, optimizer
 
 
@@ -44,7 +54,7 @@ class Adam(Optimizer):
 
     def update(self, group: Group, params: list[Tensor], grads: Tensors, states: list[State]) -> None:
         """Take Adam's step, with g ← g + λw."""
-        _move(group, params, add_l2(group, params, grads), states)
+        adam_step(group, params, add_l2(group, params, grads), states)
 
 
 @optimizer("adamw")
@@ -78,20 +88,22 @@ class AdamW(Optimizer):
 
     def update(self, group: Group, params: list[Tensor], grads: Tensors, states: list[State]) -> None:
         """Take w ← w − ηλw, then Adam's step."""
-        if group["weight_decay"] != 0:
-            torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
-        _move(group, params, grads, states)
+        decay_weights(group, params)
+        adam_step(group, params, grads, states)
 
 
-def _move(group: Group, params: list[Tensor], grads: Tensors, states: list[State]) -> None:
-    """Take the step m ← β₁m + (1−β₁)g, v ← β₂v + (1−β₂)g², w ← w − ηm̂/(√v̂ + ε)."""
+def adam_step(group: Group, params: list[Tensor], grads: Tensors, states: list[State]) -> None:
+    """Take the step m ← β₁m + (1−β₁)g, v ← β₂v + (1−β₂)g², w ← w − ηm̂/(√v̂ + ε).
+
+    The group's `lr`, `betas`, `eps`, and `amsgrad` where it has one.
+    """
     beta1, beta2 = group["betas"]
     means = slots("exp_avg", params, states)
     squares = slots("exp_avg_sq", params, states)
     torch._foreach_lerp_(means, grads, 1 - beta1)
     torch._foreach_mul_(squares, beta2)
     torch._foreach_addcmul_(squares, grads, grads, 1 - beta2)
-    if group["amsgrad"]:
+    if group.get("amsgrad"):
         largest = slots("max_exp_avg_sq", params, states)
         torch._foreach_maximum_(largest, squares)
         squares = largest

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-__all__ = ["Group", "Optimizer", "ParamsT", "State", "Tensors", "add_l2", "count_step", "slots"]
+__all__ = ["Group", "Optimizer", "ParamsT", "State", "Tensors", "add_l2", "count_step", "decay_weights", "slots"]
 
 Tensors = list[Tensor] | tuple[Tensor, ...]
 Group = dict[str, Any]
@@ -74,6 +74,12 @@ def add_l2(group: Group, params: list[Tensor], grads: Tensors) -> Tensors:
     if group["weight_decay"] == 0:
         return grads
     return torch._foreach_add(grads, params, alpha=group["weight_decay"])
+
+
+def decay_weights(group: Group, params: list[Tensor]) -> None:
+    """Make w ← w − ηλw, weight decay beside the gradient; λ is the group's `weight_decay`, η its `lr`."""
+    if group["weight_decay"] != 0:
+        torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
 
 
 def slots(name: str, params: list[Tensor], states: list[State], initial: float = 0.0) -> list[Tensor]:

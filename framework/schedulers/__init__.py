@@ -1,6 +1,6 @@
-"""The registered schedulers: step -> multiplier of the base learning rate."""
+"""The registered schedulers, step -> multiplier of the base learning rate, and what one is written with."""
 
-from framework.schedulers.base import Scheduler
+from framework.schedulers.base import Bounded, Clocked, Scheduler, Unit
 from framework.schedulers.constant import Constant
 from framework.schedulers.cosine import Cosine, CosineRestarts
 from framework.schedulers.decay import Exponential, MultiStep, Step
@@ -11,6 +11,8 @@ from framework.schedulers.plateau import Plateau
 from framework.schedulers.warmup import WarmupCosine, WarmupLinear, WarmupStableDecay
 
 __all__ = [
+    "Bounded",
+    "Clocked",
     "Constant",
     "Cosine",
     "CosineRestarts",
@@ -23,6 +25,7 @@ __all__ = [
     "Polynomial",
     "Scheduler",
     "Step",
+    "Unit",
     "WarmupCosine",
     "WarmupLinear",
     "WarmupStableDecay",
