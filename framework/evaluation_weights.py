@@ -13,7 +13,7 @@ from framework.callbacks.base import Callback
 from framework.checkpoint import model_tensors
 from framework.checkpoint.snapshot import on_cpu
 from framework.errors import ConfigError, nearest
-from framework.parameters import bare_model, canonical_name
+from framework.parameters import bare_model, canonical_name, named_tensors
 
 if TYPE_CHECKING:
     from framework.trainer import Trainer
@@ -28,6 +28,7 @@ def evaluation_weights(trainer: Trainer) -> dict[str, Tensor]:
     if len(given) > 1:
         raise ConfigError(f"{' and '.join(given)} each have weights of their own to evaluate: keep one of them.")
     own = _tensors(trainer)
+    saved = {_place(tensor): name for name, tensor in named_tensors(trainer.model).items()}
     for source, weights in given.items():
         for name, tensor in weights.items():
             if name not in own:
@@ -36,7 +37,8 @@ def evaluation_weights(trainer: Trainer) -> dict[str, Tensor]:
                 raise ConfigError(
                     f"{source}: the weights of '{name}' must be {tuple(own[name].shape)}, got {tuple(tensor.shape)}."
                 )
-    return next(iter(given.values()), {})
+    weights = next(iter(given.values()), {})
+    return {saved.get(_place(own[name]), name): tensor for name, tensor in weights.items()}
 
 
 @contextmanager
@@ -72,6 +74,11 @@ def _sources(trainer: Trainer) -> Iterator[tuple[Any, dict[str, Tensor] | None]]
     if (ask := getattr(trainer.optimizer, "evaluation_weights", None)) is not None:
         by_parameter = ask()
         yield trainer.optimizer, {n: by_parameter[p] for n, p in trainer.params.items() if p in by_parameter}
+
+
+def _place(tensor: Tensor) -> tuple[Any, ...]:
+    """Return what tied tensors have in common; an empty one has nothing."""
+    return (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else (id(tensor),)
 
 
 def _tensors(trainer: Trainer) -> dict[str, Tensor]:

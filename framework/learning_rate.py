@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from framework.errors import ConfigError
+
 
 class LearningRate:
     """Sets an optimizer's learning rates before each step.
@@ -30,6 +32,23 @@ class LearningRate:
             multiplier = self.scheduler(step)
             for group, base in zip(self.groups, self.base, strict=True):
                 group["lr"] = base * multiplier
+
+    def rebase(self, lr: float) -> None:
+        """Make `lr` the first group's base rate, and change the others' in proportion, from the next step on.
+
+        Raises ConfigError for a scheduler of torch's, which keeps base rates of its own.
+        """
+        if isinstance(self.scheduler, LRScheduler):
+            raise ConfigError(
+                f"a {type(self.scheduler).__name__} keeps base rates of its own, got a new one of {lr:g}: give the "
+                f"optimizer that lr before the scheduler is made, or take one of this package's schedulers."
+            )
+        first = self.base[0]
+        if first <= 0:
+            raise ConfigError(f"the optimizer's lr must be > 0 for others to be in proportion, got {first:g}.")
+        self.base = [base if lr == first else lr * (base / first) for base in self.base]
+        for group, base in zip(self.groups, self.base, strict=True):
+            group["lr"] = base
 
     def observe(self, score: float) -> None:
         """Show the monitored score after an evaluation."""

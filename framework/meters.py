@@ -126,7 +126,8 @@ class Means:
         return {n: {"sum": s, "count": self.counts[n], "shared": self.shared[n]} for n, s in self.sums.items()}
 
     def load_state(self, state: Mapping[str, Mapping[str, Any]], device: torch.device) -> None:
-        """Take up what `state` returned."""
+        """Take up what `state` returned, and nothing else."""
+        self.sums, self.counts = {}, {}
         for name, mean in state.items():
             self.sums[name] = torch.as_tensor(mean["sum"], device=device)
             self.counts[name] = mean["count"].to(device) if isinstance(mean["count"], Tensor) else mean["count"]

@@ -7,7 +7,8 @@ from dataclasses import KW_ONLY, dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from framework.errors import ConfigError, nearest
 
@@ -48,6 +49,19 @@ def named_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """
     named = bare_model(model).named_parameters()
     return {canonical_name(name): param for name, param in named if param.requires_grad}
+
+
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors that a checkpoint has of a model, not copied, by canonical name: tied ones once."""
+    seen: set[tuple[int, torch.Size, tuple[int, ...]]] = set()
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in bare_model(model).state_dict().items():
+        identity = (tensor.data_ptr(), tensor.shape, tensor.stride())
+        if tensor.numel() and identity in seen:
+            continue
+        seen.add(identity)
+        tensors[canonical_name(name)] = tensor
+    return tensors
 
 
 def exempt_from_decay(model: nn.Module) -> set[str]:

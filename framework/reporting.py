@@ -15,6 +15,7 @@ from rich.text import Text
 from torch import Tensor
 
 from framework.backprop.explanation import Explanation
+from framework.callbacks.notes import note as note
 from framework.checkpoint.listing import Listed
 from framework.history import Result, Status
 
@@ -28,11 +29,6 @@ STYLES: dict[Status, str] = {
 
 READABLE = 32
 """The numbers that a tensor may have for them to be printed one by one."""
-
-
-def note(text: str) -> None:
-    """Print a line about what is being done, on standard error."""
-    Console(stderr=True).print(Text(text, style="dim"), soft_wrap=True)
 
 
 def print_summary(result: Result, directory: Path | None, console: Console | None = None) -> None:

@@ -19,6 +19,10 @@ class Callback:
     `trainer.history`, `trainer.model`, `trainer.directory`, and `trainer.log(name, tensor)` keeps a scalar on
     the device until the interval ends. Only the main rank's callbacks are called, but for those with `every_rank` set.
 
+    One that tries steps before the first keeps `trainer.snapshot()`, takes them by `trainer.step(window)` of
+    `trainer.train_batches.windows(epoch, offset)`, and goes back by `trainer.restore(snapshot)`. The other callbacks
+    hear such steps. `trainer.rate.rebase(lr)` changes the base rates.
+
     One that remembers something may have a pair of methods for exact resume: `state()` returns it, as nested mappings
     and lists of tensors and plain values, and `load_state(state)` takes it back, before `on_fit_start`.
     """
@@ -39,6 +43,9 @@ class Callback:
 
     def on_step_end(self, trainer: Trainer) -> None:
         """One optimizer step was taken."""
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        """An epoch ended, and is counted; its evaluation, where one is due, is next."""
 
     def on_logged(self, trainer: Trainer, scalars: Mapping[str, float]) -> None:
         """An interval of `log_every` steps ended: loss/train, lr, grad_norm, samples_per_second, ..."""

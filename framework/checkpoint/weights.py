@@ -11,20 +11,12 @@ from torch import Tensor, nn
 from framework.checkpoint.folder import read_model
 from framework.checkpoint.snapshot import MODEL, on_cpu
 from framework.errors import ConfigError
-from framework.parameters import bare_model, canonical_name
+from framework.parameters import bare_model, canonical_name, named_tensors
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Copy a model's tensors to the CPU, by canonical name; one that has several names (tied weights) comes once."""
-    seen: set[tuple[int, torch.Size, tuple[int, ...]]] = set()
-    tensors: dict[str, Tensor] = {}
-    for name, tensor in bare_model(model).state_dict().items():
-        identity = (tensor.data_ptr(), tensor.shape, tensor.stride())
-        if tensor.numel() and identity in seen:
-            continue
-        seen.add(identity)
-        tensors[canonical_name(name)] = on_cpu(tensor)
-    return tensors
+    return {name: on_cpu(tensor) for name, tensor in named_tensors(model).items()}
 
 
 def load_model(model: nn.Module, folder: Path) -> None:

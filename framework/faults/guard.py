@@ -123,14 +123,14 @@ class Guard:
         if self.spikes is not None and "spikes" in state:
             self.spikes.state = state["spikes"].to(self.spikes.state)
 
-    def forget(self) -> None:
-        """Drop what is known of steps that are void."""
+    def forget(self, step: int) -> None:
+        """Drop what is known of the steps from this one on, which are void."""
+        if self.is_main:
+            self.file.forget_from(step, self.left_out)
         self.reason, self.message, self.judged, self.taken = "", "", [], None
 
     def rewound(self, step: int) -> None:
         """Count a return to the checkpoint of a step."""
-        if self.is_main:
-            self.file.forget_from(step, self.left_out)
         self.rewinds = self.rewinds + 1 if step == self.rewound_to else 1
         self.rewound_to = step
 

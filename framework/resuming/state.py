@@ -60,7 +60,7 @@ def _load(trainer: Trainer, snapshot: Snapshot) -> None:
     assert trainer.rate is not None
     values = {name: value for name, value in snapshot.state.items() if name not in ("optimizer", "step")}
     state = unflatten(snapshot.run, values)
-    copy_into(trainer.model, snapshot.model | state["trained"])
+    copy_into(trainer.model, snapshot.model | state.get("trained", {}))
     load_optimizer(
         trainer.optimizer,
         snapshot.optimizer,
@@ -106,9 +106,11 @@ def _of_all(trainer: Trainer) -> dict[str, Any]:
         "pieces": 1 if trainer.memory is None else trainer.memory.pieces,
         "loss": trainer.loss.state_dict() if isinstance(trainer.loss, nn.Module) else {},
         "regularizers": {name: part.state() for name, part in _stateful(trainer.regularizers).items()},
-        "callbacks": {name: part.state() for name, part in _stateful(trainer.callbacks).items()}
-        if trainer.ranks.is_main
-        else {},
+        "callbacks": {
+            name: part.state()
+            for name, part in _stateful(trainer.callbacks).items()
+            if trainer.ranks.is_main or part.every_rank
+        },
         "logged": trainer.record.logged,
     }
 

@@ -180,6 +180,7 @@ class Trainer(Settings):
             # a run cut short there ends its epoch, and evaluates, when it is resumed
             if whole and reason not in CUT_SHORT:
                 self.progress.end_epoch()
+                self.record.tell("on_epoch_end")
                 reason = reason or self._after("epochs", self.progress.epoch)
         if reason in CUT_SHORT or self.progress.step == 0:
             self.record.save(best=False)
@@ -194,13 +195,16 @@ class Trainer(Settings):
         self.restore(snapshot)
         self.guard.rewound(snapshot.step)
 
-    def step(self, window: Window) -> None:
-        """Take one optimizer step on a window of micro-batches; no value leaves the device."""
+    def step(self, window: Window) -> tuple[Tensor, Tensor | float]:
+        """Take one optimizer step on a window of micro-batches; no value leaves the device.
+
+        Returns the sum of this rank's losses (0-d) and that of their weights.
+        """
         assert self.optimizer is not None
         assert self.rate is not None
         if self.progress.step in self.guard.left_out:
             self._pass_over(window)
-            return
+            return torch.zeros((), device=self.place), 0.0
         self.guard.begin(window, self.progress)
         if window.idle:
             self.wrapped.eval()  # an example that counts nothing leaves batch norm's statistics alone
@@ -216,6 +220,7 @@ class Trainer(Settings):
             self.wrapped.train()
         self.progress.count(len(outputs), window.rows)
         self.record.tell("on_step_end")
+        return loss, total
 
     def _pass_over(self, window: Window) -> None:
         """Count a step that is left out."""
@@ -373,7 +378,8 @@ class Trainer(Settings):
         """Go back to where a snapshot of this fit was taken: what was trained and logged since is void."""
         self.score = self.score.anew()
         load_snapshot(self, snapshot)
-        self.guard.forget()
+        self.guard.forget(snapshot.step)
+        self.ranks.barrier()  # before another rank notes what it leaves out again
         self.record.reopen()
 
     def _result(self, reason: str, error: str = "") -> Result:

@@ -12,7 +12,7 @@ from faulty import Keep, blobs, small_model, trainer, weights
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
-from framework import ConfigError
+from framework import Callback, ConfigError
 from framework.batching import BatchOptions
 from framework.batching.order import epoch_order
 from framework.errors import DataError
@@ -69,6 +69,23 @@ def test_an_example_that_raises_is_left_out_of_its_batch(tmp_path, workers, accu
     ]
     assert all(line["reason"] == "data" and line["of"] == "training set" for line in found)
     assert found[0]["what"] == f"OSError: image-{ORDER[3]}.png is truncated"
+
+
+class Search(Callback):
+    """Takes an epoch's steps, and takes them back."""
+
+    def on_fit_start(self, trainer) -> None:
+        snapshot = trainer.snapshot()
+        for window in trainer.train_batches.windows(0):
+            trainer.step(window)
+        trainer.restore(snapshot)
+
+
+def test_what_steps_that_are_taken_back_left_out_is_noted_once(tmp_path):
+    bad = sorted({ORDER[3], ORDER[25]}, key=ORDER.index)
+    ours = trainer(max_epochs=1, callbacks=[Search()], optimizer=torch.optim.SGD, directory=tmp_path)
+    ours.fit(ours.batches(DataLoader(Faulty(*bad), batch_size=10, shuffle=True), BatchOptions(on_error="skip")))
+    assert [line["positions"] for line in lines(tmp_path)] == [[i] for i in bad]
 
 
 def test_a_dataset_that_fetches_batches_and_a_step_without_any_example(tmp_path):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from framework import Callback, ConfigError, Regularizer, Trainer
+from framework.distributed import Ranks
 from framework.losses.weighing import announce_cut
 from framework.regularizers import L2
 
@@ -238,3 +239,118 @@ def test_a_loss_that_is_no_mean_over_examples_is_announced_when_a_batch_is_cut()
     assert announce_cut(Whole(), 1) is None
     assert announce_cut(F.cross_entropy, 4) is None
     assert "each of the 4 parts" in announce_cut(Whole(), 4)
+
+
+class Averaged(Mean):
+    """A mean that is resumed."""
+
+    def state(self) -> dict:
+        return {"count": self.count, "sums": self.sums}
+
+    def load_state(self, state: Mapping) -> None:
+        self.count, self.sums = state["count"], dict(state["sums"])
+
+
+def test_a_callback_of_every_rank_goes_back_on_every_rank():
+    class Second(Ranks):
+        """Alone, and yet not the main one."""
+
+        is_main = False
+
+    class Other(Callback):
+        def on_fit_start(self, trainer) -> None:
+            trainer.ranks = Second()
+
+    mean, trace = Averaged(), Trace()
+    trainer = fit(model(), callbacks=[Other(), Search(), mean, trace])
+    assert mean.count == trainer.progress.step == 3
+    expected = torch.stack([step["0.weight"] for step in trace.steps[1:]]).mean(0)
+    torch.testing.assert_close(mean.evaluation_weights(trainer)["0.weight"], expected)
+
+
+class Losses(Callback):
+    """What a search's steps and the run's own said."""
+
+    every_rank = True
+
+    def on_fit_start(self, trainer) -> None:
+        snapshot = trainer.snapshot()
+        window = next(iter(trainer.train_batches.windows(0)))
+        self.returned = [trainer.step(window) for _ in range(2)]
+        trainer.restore(snapshot)
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_a_step_returns_its_losses_and_those_taken_back_count_nothing(accumulate):
+    losses = Losses()
+    trainer = fit(model(), callbacks=[losses], max_steps=1, accumulate=accumulate)
+    plain = fit(model(), max_steps=1, accumulate=accumulate)
+    assert trainer.history[0].scores["loss/train"] == plain.history[0].scores["loss/train"]
+    (loss, weight), (after, _) = losses.returned
+    assert weight == 24
+    assert float(loss / weight) == pytest.approx(plain.history[0].scores["loss/train"], rel=1e-6)
+    assert after < loss
+
+
+class Epochs(Callback):
+    """The counters at each epoch's end, and how many evaluations there were before it."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[int, int, int]] = []
+
+    def on_epoch_end(self, trainer) -> None:
+        self.heard.append((trainer.progress.epoch, trainer.progress.step, len(trainer.history)))
+
+
+@pytest.mark.parametrize("limits", [{"max_epochs": 3}, {"max_steps": 7}])
+def test_an_epoch_s_end_is_heard_before_its_evaluation(limits):
+    epochs = Epochs()
+    optimizer = torch.optim.SGD((network := model()).parameters(), lr=0.1)
+    trainer = Trainer(
+        network, loss=nn.CrossEntropyLoss(), optimizer=optimizer, callbacks=[epochs], device="cpu", **limits
+    )
+    trainer.fit(data(), batch_size=10)
+    assert epochs.heard == [(1, 3, 0), (2, 6, 1), (3, 9, 2)][: trainer.progress.step // 3]
+
+
+def test_tied_weights_are_evaluated_and_saved_by_any_of_their_names(tmp_path):
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.first, self.second = nn.Linear(3, 3, dtype=torch.float64), nn.Linear(3, 3, dtype=torch.float64)
+            self.second.weight = self.first.weight
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return self.second(self.first(inputs))
+
+    ones = torch.ones(3, 3, dtype=torch.float64)
+    plain, traced = Trace(), Trace()
+    fit(Tied(), callbacks=[plain])
+    trainer = fit(Tied(), callbacks=[Given({"second.weight": ones}), traced], directory=tmp_path)
+    assert all(
+        torch.equal(a["first.weight"], b["first.weight"]) for a, b in zip(plain.steps, traced.steps, strict=True)
+    )
+    assert torch.equal(trainer.model.first.weight, ones)
+    assert torch.equal(load_file(tmp_path / "best" / "model.safetensors")["first.weight"], ones)
+
+
+class Rebase(Callback):
+    def on_fit_start(self, trainer) -> None:
+        trainer.rate.rebase(0.5)
+
+
+def test_base_rates_change_in_proportion():
+    network = model()
+    groups = [{"params": network[0].parameters(), "lr": 0.1}, {"params": network[4].parameters(), "lr": 0.3}]
+    settings = {"loss": nn.CrossEntropyLoss(), "max_steps": 3, "device": "cpu", "callbacks": [Rebase()]}
+    optimizer = torch.optim.SGD(groups, lr=0.1)
+    Trainer(network, optimizer=optimizer, scheduler=lambda step: 1 / (1 + step), **settings).fit(data(), batch_size=24)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.5 / 3, 1.5 / 3])
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
+    with pytest.raises(ConfigError, match="the optimizer's lr must be > 0 for others to be in proportion, got 0"):
+        Trainer(network, optimizer=optimizer, **settings).fit(data(), batch_size=24)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+    with pytest.raises(ConfigError, match="a StepLR keeps base rates of its own, got a new one"):
+        Trainer(network, optimizer=optimizer, scheduler=scheduler, **settings).fit(data(), batch_size=24)
