@@ -100,7 +100,8 @@ def test_a_plugins_experiments_and_yaml_that_is_broken(shelf):
     for name, content in {"bad-yaml": "_target_: os.system\n", "bad-place": "name: mse\n"}.items():
         folder = {f"{name.replace('-', '_')}/loss/mse.yaml": content}
         shelf.folder(name, project(name, "conf", "x", name.replace("-", "_")), folder)
-    points = f'{project("own", "loss", "own", "own_loss:Scaled")}[project.entry-points."framework.v1.conf"]\nown = "own_conf"\n'
+    points = project("own", "loss", "own", "own_loss:Scaled")
+    points += '[project.entry-points."framework.v1.conf"]\nown = "own_conf"\n'
     shelf.folder(
         "own", points, {"own_loss.py": LOSS.format(name="own"), "own_conf/loss/own.yaml": "name: own\nscale: 3.0\n"}
     )
