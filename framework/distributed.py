@@ -197,7 +197,7 @@ def launch(work: Callable[..., Any], devices: int, *arguments: Any) -> Any:
             logging.getLogger(name).setLevel(logging.CRITICAL)  # what it would print is raised below
 
     try:
-        with _meeting() as agents:
+        with meeting() as agents:
             config = LaunchConfig(
                 min_nodes=1,
                 max_nodes=1,
@@ -225,7 +225,7 @@ def launch(work: Callable[..., Any], devices: int, *arguments: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _meeting() -> Iterator[str]:
+def meeting() -> Iterator[str]:
     """Set, for the processes started inside, how they meet; return the file of the agent's own.
 
     torch's TCPStore listens on every interface, whatever address it is asked for, and knows no authentication; a file

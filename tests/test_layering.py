@@ -41,10 +41,10 @@ TIERS = [
         "environment",
         "predictions",
     },
-    {"trainer", "testing"},
+    {"trainer"},
     {"plugins", "config"},
     {"run", "account"},
-    {"export"},
+    {"export", "testing"},
     {"cli", "__main__"},
 ]
 """Rooms, from the ground up: none imports a room of a higher tier when it is imported itself."""

@@ -29,6 +29,8 @@ class Callback:
 
     every_rank = False
     """Whether every rank's is called, not only the main one's."""
+    changes_training = False
+    """Whether training goes another way with it, which a listener does not do: a learning-rate finder's does."""
 
     def evaluation_weights(self, trainer: Trainer) -> Mapping[str, Tensor] | None:
         """Return the weights, by canonical name, that are evaluated and saved as the model's in place of the trained.

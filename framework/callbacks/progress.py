@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
@@ -34,8 +35,12 @@ class ProgressBar(Callback):
     """
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True)
         self._live: Live | None = None
+
+    @cached_property
+    def console(self) -> Console:
+        """Where it draws; made at first use, since a console holds locks, which cannot be pickled."""
+        return Console(stderr=True)
 
     def on_fit_start(self, trainer: Trainer) -> None:
         """Start the bar, where there is a terminal to draw it on."""

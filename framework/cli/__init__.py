@@ -20,6 +20,7 @@ framework checkpoint list|verify DIR        what a run has saved, and whether it
 framework checkpoint convert DIR|FILE output=X.safetensors [which=best|last]
 framework checkpoint export DIR output=X.pt2 [format=pt2|onnx]
 framework check gradients [OVERRIDES | function=NAME] [--full] [--json FILE]
+framework check plugin NAME [kind.option=value] [--json FILE]   whether a plugin keeps every rule of its kind
 framework plugins                  every plugin that is found, and what is wrong with it
 framework [OVERRIDES] --help       every group, its options, and the composed settings"""
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -12,11 +15,12 @@ from framework.cli import composition
 from framework.errors import ConfigError, Exit, nearest
 
 FORMS = "framework check gradients [OVERRIDES | function=NAME] [--full] [--json FILE]"
+PLUGIN = "framework check plugin NAME [kind.option=value ...] [--json FILE]"
 
 
 def check(arguments: list[str]) -> Exit:
     """Check what the first word says."""
-    words = {"gradients": gradients}
+    words = {"gradients": gradients, "plugin": plugin}
     if not arguments or arguments[0] not in words:
         given = arguments[0] if arguments else ""
         raise ConfigError(f"check needs what to check, got '{given}': {nearest(given, words)}")
@@ -49,6 +53,37 @@ def gradients(arguments: list[str]) -> Exit:
     right = all(report.ok for report in reports)
     if path is not None:
         content = {"ok": right, "reports": [report.to_json() for report in reports]}
+        path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        print(f"written to {path}")
+    return Exit.OK if right else Exit.FAILED
+
+
+def plugin(arguments: list[str]) -> Exit:
+    """Run every check of everything that a plugin brings, and print what came of each."""
+    flags, path, rest = _take_flags(arguments)
+    names = [word for word in rest if "=" not in word]
+    if len(names) != 1 or names[0].startswith("-") or flags:
+        raise ConfigError(f"check plugin needs one name, got '{' '.join([*flags, *names])}': {PLUGIN}")
+    options: dict[str, dict[str, Any]] = {}
+    for key, value in composition.values_of([word for word in rest if "=" in word]).items():
+        kind, _, option = key.rpartition(".")
+        if not kind:
+            raise ConfigError(f"'{key}' is no option of a component: write kind.option=value.")
+        options.setdefault(kind, {})[option] = value
+    from framework.testing.conformance import checks_for
+    from framework.testing.results import run_check
+    from framework.testing.subjects import subjects_of
+
+    results = []
+    for subject in subjects_of(names[0], options):
+        for _, rule in checks_for(subject):
+            results.append(run_check(subject, rule))
+            print(results[-1], flush=True)
+    verdicts = Counter(result.verdict for result in results)
+    print(", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items())))
+    right = all(result.ok for result in results)
+    if path is not None:
+        content = {"ok": right, "results": [asdict(result) for result in results]}
         path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         print(f"written to {path}")
     return Exit.OK if right else Exit.FAILED

@@ -20,6 +20,9 @@ class Missing:
     def __repr__(self) -> str:
         return "???"
 
+    def __reduce__(self) -> str:
+        return "MISSING"  # the one of this module, in another process too
+
 
 MISSING: Final = Missing()
 

@@ -11,7 +11,13 @@ Unit = Literal["steps", "epochs"]
 
 
 class Scheduler(Protocol):
-    """A multiplier of the base learning rate; a pure function of the step, Plateau excepted."""
+    """A multiplier of the base learning rate, finite and >= 0; a pure function of the step.
+
+    One with a method `observe(score)` is shown the monitored score after each evaluation, and depends on those too: it
+    has `state_dict()` and `load_state_dict(state)`, of plain values, for exact resume. One whose multiplier jumps where
+    more, finer steps would not smooth it says so by a method `discontinuities(end: int) -> Collection[int]`: the steps
+    below `end` that begin after a jump.
+    """
 
     def __call__(self, step: int) -> float:
         """Return the multiplier for the update that comes after `step` updates."""

@@ -58,3 +58,13 @@ class CosineRestarts(Clocked):
             step -= length
             length *= self.growth
         return half_cosine(step / length, self.minimum)
+
+    def discontinuities(self, end: int) -> list[int]:
+        """Return the steps below `end` that begin after a restart."""
+        found: list[int] = []
+        step = length = self.period * self.unit_steps
+        while step < end:
+            found.append(step)
+            length *= self.growth
+            step += length
+        return found

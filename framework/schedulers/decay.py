@@ -27,6 +27,11 @@ class Step(Clocked):
         """Return gamma^⌊t / step_size⌋."""
         return self.gamma ** (step // self.unit_steps // self.step_size)
 
+    def discontinuities(self, end: int) -> range:
+        """Return the steps below `end` from which one factor more counts."""
+        period = self.step_size * self.unit_steps
+        return range(period, end, period)
+
 
 @scheduler("multistep")
 @dataclass(frozen=True)
@@ -47,6 +52,10 @@ class MultiStep(Clocked):
         """Return gamma^|{m ≤ t}|."""
         return self.gamma ** bisect_right(sorted(self.milestones), step // self.unit_steps)
 
+    def discontinuities(self, end: int) -> list[int]:
+        """Return the milestones' steps below `end`."""
+        return [step for milestone in self.milestones if 0 < (step := milestone * self.unit_steps) < end]
+
 
 @scheduler("exponential")
 @dataclass(frozen=True)
@@ -64,3 +73,7 @@ class Exponential(Clocked):
     def __call__(self, step: int) -> float:
         """Return gamma^t."""
         return self.gamma ** (step // self.unit_steps)
+
+    def discontinuities(self, end: int) -> range:
+        """Return the steps below `end` that begin a unit."""
+        return range(self.unit_steps, end, self.unit_steps)

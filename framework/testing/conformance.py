@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from framework import registry
+from framework.errors import ConfigError
 from framework.registry import Component
 
 
@@ -41,7 +42,8 @@ class Subject:
     def build(self, *runtime: Any, **options: Any) -> Any:
         """Make one, from the arguments before `*` and options that go before the subject's own."""
         where = f"{self.kind} '{self.name}'"
-        given = registry.check_options(self.component.signature.options, {**self.options, **options}, where)
+        own = getattr(self.factory, "kit_options", {})
+        given = registry.check_options(self.component.signature.options, {**own, **self.options, **options}, where)
         return self.factory(*runtime, **given)
 
 
@@ -87,8 +89,23 @@ def all_checks() -> list[Check]:
     return list(_checks.values())
 
 
+def expected_failures(subject: Subject) -> Mapping[str, str]:
+    """Return the checks that a component says it fails, and why; raises CheckError where there is no such check."""
+    declared: Mapping[str, str] = getattr(subject.factory, "expected_failures", {})
+    for name in declared:
+        if name not in {found.name for found in all_checks()}:
+            raise CheckError(f"expected_failures names '{name}', which is no check")
+    return declared
+
+
 def checks_for(subject: Subject) -> Iterator[tuple[Subject, Check]]:
-    """Yield each check that the subject's kind has to pass."""
-    for found in all_checks():
+    """Yield each check that the subject's kind has to pass; where it cannot be imported, only the one that says so."""
+    checks = {found.name: found for found in all_checks()}
+    try:
+        subject.component.load()
+    except ConfigError:
+        yield subject, checks["can_be_imported"]
+        return
+    for found in checks.values():
         if subject.kind in found.kinds:
             yield subject, found

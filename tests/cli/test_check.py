@@ -87,7 +87,7 @@ def test_a_registered_function(command):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "check needs what to check, got '': choose one of: gradients."),
+        ([], "check needs what to check, got '': choose one of: gradients, plugin."),
         (["gradient"], "did you mean 'gradients'?"),
         (["gradients", "function=linr"], "there is no function 'linr': did you mean 'linear'?"),
         (["gradients", "function=linear", "seed=1"], "leave out 'seed=1'"),

@@ -244,3 +244,27 @@ def test_bad_options_are_refused(make, message):
 def test_schedulers_import_no_torch():
     code = "import sys, framework.schedulers; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        schedulers.Step(7, step_size=3, gamma=0.5),
+        schedulers.Step(step_size=1, gamma=0.5, unit="steps"),
+        schedulers.MultiStep(5, milestones=(4, 1, 0, 90), gamma=0.5),
+        schedulers.Exponential(6, gamma=0.9),
+        schedulers.CosineRestarts(period=4, growth=2, unit="steps"),
+        schedulers.CosineRestarts(2, period=3),
+    ],
+    ids=repr,
+)
+def test_discontinuities_are_where_the_multiplier_jumps(scheduler):
+    restarts = isinstance(scheduler, schedulers.CosineRestarts)
+    values = [scheduler(step) for step in range(60)]
+    jumps = [
+        step
+        for step in range(1, 60)
+        if (values[step] > values[step - 1] if restarts else values[step] != values[step - 1])
+    ]
+    assert jumps
+    assert sorted(scheduler.discontinuities(60)) == jumps
