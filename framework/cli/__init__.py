@@ -21,10 +21,11 @@ framework checkpoint convert DIR|FILE output=X.safetensors [which=best|last]
 framework checkpoint export DIR output=X.pt2 [format=pt2|onnx]
 framework check gradients [OVERRIDES | function=NAME] [--full] [--json FILE]
 framework check plugin NAME [kind.option=value] [--json FILE]   whether a plugin keeps every rule of its kind
+framework new KIND NAME [--file]            a plugin to begin with: plugins/NAME/, or plugins/NAME.py
 framework plugins                  every plugin that is found, and what is wrong with it
 framework [OVERRIDES] --help       every group, its options, and the composed settings"""
 
-COMMANDS = ("train", "evaluate", "predict", "plot", "explain", "check", "checkpoint", "plugins")
+COMMANDS = ("train", "evaluate", "predict", "plot", "explain", "check", "checkpoint", "plugins", "new")
 
 
 def main() -> None:
@@ -54,9 +55,10 @@ def run(arguments: list[str]) -> Exit:
     from framework.cli import commands
     from framework.cli.check import check
     from framework.cli.checkpoint import checkpoint
+    from framework.cli.new import new
     from framework.cli.plugins import plugins
 
-    own = {"check": check, "checkpoint": checkpoint, "plugins": plugins}
+    own = {"check": check, "checkpoint": checkpoint, "new": new, "plugins": plugins}
     work: Callable[[list[str]], Exit] = own.get(command) or getattr(commands, command)
     return work(rest)
 

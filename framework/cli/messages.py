@@ -77,7 +77,8 @@ def _unknown_key(full: str, key: str, siblings: dict[str, Any]) -> str:
 
 
 def _broken() -> str:
-    return "".join(f" ({reason})" for reason in plugins.unread())
+    off = [f"{plugins.SWITCH}=off leaves plugins out"] if plugins.is_off() else []
+    return "".join(f" ({reason})" for reason in (*off, *plugins.unread()))
 
 
 def _unknown_name(kind: str, name: str) -> ConfigError:

@@ -22,8 +22,9 @@ def read(wanted: Container[str]) -> Iterator[Component]:
         if name in seen:
             continue
         seen.add(name)
-        if name in wanted:
-            yield from _read(distribution, folder, name)
+        found = list(_read(distribution, folder, name))
+        if found and name in wanted:
+            yield from found
 
 
 def _read(distribution: importlib.metadata.Distribution, folder: Path, name: str) -> Iterator[Component]:

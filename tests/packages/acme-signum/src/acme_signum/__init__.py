@@ -1,0 +1,1 @@
+"""Signs of the momentum, and a loss for labels that lie."""
