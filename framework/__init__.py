@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 from typing import TYPE_CHECKING, Any
 
@@ -64,4 +65,10 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for, so that `import framework` costs nothing."""
     if name not in __all__:
         raise AttributeError(f"module 'framework' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"framework.{_HOMES.get(name, 'registry')}"), name)
+    collects = gc.isenabled()
+    gc.disable()  # one collection among torch's objects takes 0.1 s, and an import makes no garbage
+    try:
+        return getattr(importlib.import_module(f"framework.{_HOMES.get(name, 'registry')}"), name)
+    finally:
+        if collects:
+            gc.enable()

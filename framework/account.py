@@ -57,7 +57,8 @@ class Account(Callback):
             return
         board.text("config", f"```yaml\n{settings}```")
         board.text("backprop", trainer.backpropagate.why)
-        reporting.note(trainer.backpropagate.why)
+        for line in trainer.announcements:
+            reporting.note(line)
         part = "train" if trainer.validation_batches is None else "val"
         compared = dict.fromkeys([trainer.score.name, *(f"{name}/{part}" for name in ("loss", *trainer.metrics))])
         board.hparams({"seed": self.config.seed, **self._chosen()}, list(compared))

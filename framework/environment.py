@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from framework.functions.products import faster_kernel
+
 PACKAGES = ("chainrule", "torch", "numpy", "hydra-core", "omegaconf", "tensorboard", "torchmetrics", "safetensors")
 
 
@@ -27,6 +29,7 @@ def environment() -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "threads": torch.get_num_threads(),
+        "float32_products": faster_kernel(),
         "git": _git(),
     }
 

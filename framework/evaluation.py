@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from framework.batching import Batches
 from framework.distributed import Ranks
@@ -16,6 +16,9 @@ from framework.errors import ConfigError
 from framework.meters import Meter, weighed
 from framework.objective import Objective, predict
 from framework.precision import Precision
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,8 @@ class Result:
     test: dict[str, float] = field(default_factory=dict)
     verdict: str = ""
     error: str = ""
+    time: dict[str, float] = field(default_factory=dict)
+    """The shares of this process's time: data, step, evaluation and overhead; they add up to 1."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as plain JSON values."""

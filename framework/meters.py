@@ -5,17 +5,43 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
-from torchmetrics import Metric
 
 from framework.distributed import Ranks
 
+if TYPE_CHECKING:
+    from torchmetrics import Metric
+
 BUFFER_BYTES = 16 * 2**20
 """Outputs kept for the metrics before they are updated early."""
+
+
+@dataclass(slots=True)
+class Measured:
+    """The mean loss of each micro-batch of a window, the number of terms each is over, and the outputs."""
+
+    means: list[Tensor] = field(default_factory=list)
+    weights: list[Tensor | float] = field(default_factory=list)
+    outputs: list[Any] = field(default_factory=list)
+
+    def add(self, mean: Tensor, weight: Tensor | float, output: Any) -> None:
+        """Add a micro-batch."""
+        self.means.append(mean)
+        self.weights.append(weight)
+        self.outputs.append(output)
+
+    def sums(self, dtype: torch.dtype) -> Tensor:
+        """Return the sum of the losses over all their terms, and the number of terms, as a tensor of two."""
+        if not self.means:
+            return torch.zeros(2, dtype=dtype)
+        means = torch.stack(self.means).to(dtype)
+        weights = torch.stack([torch.as_tensor(w, dtype=dtype, device=means.device) for w in self.weights])
+        return torch.stack([weighed(means, weights).sum(), weights.sum()])
 
 
 class Meter:
@@ -84,7 +110,7 @@ class Meter:
 
 def _parts(metric: Metric) -> list[Metric]:
     """Return a metric and those that it is made of."""
-    return [module for module in metric.modules() if isinstance(module, Metric)]
+    return [module for module in metric.modules() if hasattr(module, "metric_state")]  # type: ignore[misc]  # torchmetrics' own mark
 
 
 def _add(metric: Metric, sums: dict[str, Any]) -> None:
@@ -105,43 +131,62 @@ class Means:
     """Means of named scalars over an interval.
 
     Those of the loop are `shared`: every rank has them, and they are means over all. Others are a rank's own, since
-    listeners hear on the main one only.
+    listeners hear on the main one only. What is added stays as it is until the interval ends.
     """
 
     def __init__(self, ranks: Ranks) -> None:
         self.ranks = ranks
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, Tensor | float] = {}
+        self.values: dict[str, list[Tensor]] = {}
+        self.weights: dict[str, list[Tensor | float]] = {}
         self.shared: dict[str, bool] = {}
 
-    def add(self, name: str, value: Tensor, count: Tensor | float = 1.0, *, shared: bool = False) -> None:
-        """Add a value (0-d, already multiplied by its count) to a name's mean."""
-        self.shared[name] = shared
-        value = value.detach()
-        self.sums[name] = self.sums[name] + value if name in self.sums else value
-        self.counts[name] = self.counts[name] + count if name in self.counts else count
+    def add(self, name: str, value: Tensor, weight: Tensor | float = 1.0, *, shared: bool = False) -> None:
+        """Add a value, 0-d, to a name's mean; one of weight 0 counts nothing, though it may be nan."""
+        if name not in self.values:
+            self.values[name], self.weights[name], self.shared[name] = [], [], shared
+        self.values[name].append(value.detach() if value.requires_grad else value)
+        self.weights[name].append(weight)
 
     def state(self) -> dict[str, dict[str, Any]]:
-        """Return this rank's sums and counts, by name."""
-        return {n: {"sum": s, "count": self.counts[n], "shared": self.shared[n]} for n, s in self.sums.items()}
+        """Return this rank's values and weights, by name."""
+        return {
+            name: {"values": values, "weights": weights, "shared": self.shared[name]}
+            for name in self.values
+            for values, weights in [self._table(name, torch.device("cpu"))]
+        }
 
     def load_state(self, state: Mapping[str, Mapping[str, Any]], device: torch.device) -> None:
         """Take up what `state` returned, and nothing else."""
-        self.sums, self.counts = {}, {}
+        self.values, self.weights, self.shared = {}, {}, {}
         for name, mean in state.items():
-            self.sums[name] = torch.as_tensor(mean["sum"], device=device)
-            self.counts[name] = mean["count"].to(device) if isinstance(mean["count"], Tensor) else mean["count"]
+            self.values[name] = list(mean["values"].to(device))
+            self.weights[name] = list(mean["weights"].to(device))
             self.shared[name] = mean["shared"]
 
-    def close(self) -> dict[str, float]:
+    def close(self, device: torch.device) -> dict[str, float]:
         """Return the means over all ranks by one copy to the host, and begin anew."""
-        if not self.sums:
+        if not self.values:
             return {}
-        device = next(iter(self.sums.values())).device
-        names = sorted(self.sums, key=lambda name: not self.shared[name])
-        counts = [torch.as_tensor(self.counts[n], dtype=torch.float32, device=device) for n in names]
-        table = torch.stack([torch.stack([self.sums[n].float(), c]) for n, c in zip(names, counts, strict=True)])
+        names = sorted(self.values, key=lambda name: not self.shared[name])
+        rows = []
+        for name in names:
+            values, weights = self._table(name, device)
+            rows.append(torch.stack([weighed(values, weights).sum().float(), weights.sum()]))
+        table = torch.stack(rows)
         common = sum(self.shared[name] for name in names)
-        rows = torch.cat([self.ranks.sum(table[:common]), table[common:]]).tolist()
-        self.sums, self.counts = {}, {}
-        return {n: total / count if count else math.nan for n, (total, count) in zip(names, rows, strict=True)}
+        sums = torch.cat([self.ranks.sum(table[:common]), table[common:]]).tolist()
+        self.values, self.weights, self.shared = {}, {}, {}
+        return {n: total / count if count else math.nan for n, (total, count) in zip(names, sums, strict=True)}
+
+    def _table(self, name: str, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return a name's values, in their own type, and weights, each as one tensor."""
+        values, weights = self.values[name], self.weights[name]
+        if not values:
+            return torch.zeros(0, device=device), torch.zeros(0, device=device)
+        plain = all(not isinstance(weight, Tensor) for weight in weights)
+        numbers = (
+            torch.tensor(weights, dtype=torch.float32)
+            if plain
+            else torch.stack([torch.as_tensor(weight, dtype=torch.float32, device=device) for weight in weights])
+        )
+        return torch.stack(values).to(device), numbers.to(device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from framework.batching.sets import Batch
@@ -36,7 +37,16 @@ class Supervised:
         """Return mean, weight and (prediction, target)."""
         inputs, target = inputs_and_target(batch)
         prediction = model(inputs)
-        return self.loss(prediction, target), weigh(self.loss, target), (prediction, target)
+        return self.loss(widened(prediction), target), weigh(self.loss, target), (prediction, target)
+
+
+def widened(prediction: Any) -> Any:
+    """Return a prediction for a loss: in float32 where it is of 16 bits, which would leave a loss three digits.
+
+    CUDA's autocast widens what goes into torch's losses by itself, a CPU's does not.
+    """
+    narrow = isinstance(prediction, Tensor) and prediction.dtype in (torch.bfloat16, torch.float16)
+    return prediction.float() if narrow else prediction
 
 
 def inputs_and_target(batch: Batch) -> tuple[Any, Any]:

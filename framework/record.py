@@ -25,7 +25,7 @@ from framework.checkpoint import (
 from framework.errors import ConfigError
 from framework.evaluation_weights import tensors_to_save
 from framework.history import Result
-from framework.meters import Means, Meter
+from framework.meters import Means, Measured, Meter
 from framework.tensorboard import TensorBoard
 
 if TYPE_CHECKING:
@@ -114,28 +114,35 @@ class Record:
         """Whether no step has been taken since the last was logged."""
         return self.interval[1] == self.trainer.progress.step
 
-    def measure(self, loss: Tensor, weight: Tensor | float, outputs: Sequence[Any], bad: bool | Tensor) -> None:
-        """Take in a step's losses, summed, their weights and its outputs for the metrics; of a bad step nothing."""
-        if isinstance(bad, Tensor):
-            loss, weight = torch.where(bad, 0.0, loss), torch.where(bad, 0.0, weight)
-        elif bad:
-            loss, weight, outputs = torch.zeros_like(loss), 0.0, ()
-        self.means.add("loss/train", loss, weight, shared=True)
-        for output in outputs:
-            self.meter.add(output)
+    def measure(self, window: Measured, bad: bool | Tensor) -> None:
+        """Take in a step's losses, their weights, and its outputs for the metrics; of a bad step nothing."""
+        for mean, weight in zip(window.means, window.weights, strict=True):
+            if isinstance(bad, Tensor):
+                weight = torch.where(bad, 0.0, weight)
+            self.means.add("loss/train", mean, 0.0 if bad is True else weight, shared=True)
+        if bad is not True:
+            for output in window.outputs:
+                self.meter.add(output)
+
+    def compiled(self, seconds: float) -> None:
+        """Log how long a compilation took: the time belongs to no interval."""
+        moment, step, samples = self.interval
+        self.interval = (moment + seconds, step, samples)
+        self._write({"compile_seconds": seconds})
 
     def end_interval(self) -> None:
         """Log the steps since the last call by one copy to the host and one event; nothing without a step."""
         progress, (started, step, samples) = self.trainer.progress, self.interval
         if progress.step == step:
             return
-        scalars = self.means.close()
+        scalars = self.means.close(self.trainer.place)
         scalars |= {f"{name}/train": value for name, value in self.meter.compute().items()}
         scalars |= self.trainer.guard.notice()
         now = time.monotonic()
         assert self.trainer.rate is not None
         scalars["lr"] = self.trainer.rate.current
         scalars["samples_per_second"] = (progress.samples - samples) / max(now - started, 1e-9)
+        scalars |= {f"time/{name}": share for name, share in self.trainer.shares.since_mark().items()}
         scalars |= {"epoch": float(progress.epoch), "samples": float(progress.samples)}
         self.interval = (now, progress.step, progress.samples)
         self.logged.append((progress.samples - samples, scalars))

@@ -38,6 +38,8 @@ def print_summary(result: Result, directory: Path | None, console: Console | Non
     table.add_row(_status(result.status), Text(result.error or result.reason))
     counts = f"{result.epochs:,} epochs, {result.steps:,} steps, {result.samples:,} samples"
     table.add_row("trained", f"{counts} in {result.seconds:,.1f} s")
+    if result.time:
+        table.add_row("time", Text("  ".join(f"{name} {share:.1%}" for name, share in result.time.items())))
     if result.best is not None:
         moment = f"step {result.best.step:,}, epoch {result.best.epoch:,}: "
         table.add_row("best", Text(moment + _scores(result.best.scores)))

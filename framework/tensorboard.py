@@ -8,21 +8,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_STRING
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.custom_scalar import metadata as layout_metadata
 from tensorboard.plugins.hparams import api_pb2
-from tensorboard.plugins.hparams import metadata as hparams_metadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
-from tensorboard.plugins.text.summary_v2 import text_pb
+from tensorboard.plugins.text import metadata as text_metadata
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
-from tensorboard.util.tensor_util import make_tensor_proto
 
 ALONE = ("gap/loss", "lr", "grad_norm", "samples_per_second")
 """Scalars with a chart of their own in the layout."""
 
 FILES = "events.out.tfevents."
 """What the names of files of events begin with, before the time in seconds, ten digits long."""
+
+HPARAMS = "hparams"
+"""The plugin of the table of hyperparameters. Its own constants would import a stub of TensorFlow."""
 
 HPARAM = {
     bool: ("bool_value", api_pb2.DATA_TYPE_BOOL),
@@ -55,7 +59,9 @@ class TensorBoard:
 
     def text(self, tag: str, markdown: str, step: int = 0) -> None:
         """Write a text for the page of texts."""
-        self._add(Event(step=step, summary=text_pb(tag, markdown)))
+        metadata = text_metadata.create_summary_metadata(display_name=None, description=None)
+        value = Summary.Value(tag=tag, metadata=metadata, tensor=_string(markdown.encode()))
+        self._add(Event(step=step, summary=Summary(value=[value])))
 
     def layout(self, names: Iterable[str]) -> None:
         """Lay out the page of custom scalars: for each name, such as loss, a chart of its /train and /val."""
@@ -69,7 +75,7 @@ class TensorBoard:
         value = Summary.Value(
             tag=layout_metadata.CONFIG_SUMMARY_TAG,
             metadata=layout_metadata.create_summary_metadata(),
-            tensor=make_tensor_proto(layout.SerializeToString()),
+            tensor=_string(layout.SerializeToString()),
         )
         self._add(Event(summary=Summary(value=[value])))
 
@@ -86,14 +92,14 @@ class TensorBoard:
             infos.append(api_pb2.HParamInfo(name=name, type=kind))
         shown = [api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag)) for tag in metrics]
         experiment = api_pb2.Experiment(hparam_infos=infos, metric_infos=shown)
-        self._add_hparams(hparams_metadata.EXPERIMENT_TAG, HParamsPluginData(experiment=experiment))
-        self._add_hparams(hparams_metadata.SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=start))
+        self._add_hparams("experiment", HParamsPluginData(experiment=experiment))
+        self._add_hparams("session_start_info", HParamsPluginData(session_start_info=start))
 
     def finish(self, success: bool) -> None:
         """Write how the run ended into its row of the table of hyperparameters."""
         status = api_pb2.STATUS_SUCCESS if success else api_pb2.STATUS_FAILURE
         end = SessionEndInfo(status=status, end_time_secs=time.time())
-        self._add_hparams(hparams_metadata.SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=end))
+        self._add_hparams("session_end_info", HParamsPluginData(session_end_info=end))
 
     def flush(self) -> None:
         """Return when everything is on disk."""
@@ -111,9 +117,11 @@ class TensorBoard:
 
     def _add_hparams(self, tag: str, content: HParamsPluginData) -> None:
         value = Summary.Value(
-            tag=tag,
-            metadata=hparams_metadata.create_summary_metadata(content),
-            tensor=hparams_metadata.NULL_TENSOR,
+            tag=f"_{HPARAMS}_/{tag}",
+            metadata=SummaryMetadata(
+                plugin_data=SummaryMetadata.PluginData(plugin_name=HPARAMS, content=content.SerializeToString())
+            ),
+            tensor=TensorProto(dtype=DT_FLOAT, tensor_shape=_shape(0)),  # TensorBoard shows none without one
         )
         self._add(Event(summary=Summary(value=[value])))
 
@@ -129,6 +137,14 @@ def _put_earlier_first(directory: Path) -> None:
     for number, path in enumerate(files):
         _, _, rest = path.name.removeprefix(FILES).partition(".")
         path.rename(path.with_name(f"{FILES}{number:010d}.{rest}"))
+
+
+def _string(content: bytes) -> TensorProto:
+    return TensorProto(dtype=DT_STRING, tensor_shape=_shape(), string_val=[content])
+
+
+def _shape(*sizes: int) -> TensorShapeProto:
+    return TensorShapeProto(dim=[TensorShapeProto.Dim(size=size) for size in sizes])
 
 
 def _chart(title: str, tags: Sequence[str]) -> layout_pb2.Chart:

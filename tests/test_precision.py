@@ -2,6 +2,8 @@ import pytest
 import torch
 from torch import nn
 
+from framework import Trainer
+from framework.losses import CrossEntropy
 from framework.precision import Precision, masked
 
 CPU = torch.device("cpu")
@@ -81,3 +83,15 @@ def test_fp16_scaler_takes_the_steps_that_torch_s_takes():
         theirs.update()
         ours.unscale([torch.tensor([value])])
         assert ours.scale.item() == theirs.get_scale()
+
+
+def test_a_loss_of_predictions_of_16_bits_has_all_its_digits():
+    torch.manual_seed(0)
+    model = torch.nn.Linear(6, 5)
+    inputs, target = torch.randn(50, 6), torch.randint(0, 5, (50,))
+    scores = Trainer(model, loss=CrossEntropy(), precision="bf16").evaluate((inputs, target))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        logits = model(inputs)
+    assert logits.dtype is torch.bfloat16
+    expected = torch.nn.functional.cross_entropy(logits.double(), target).item()
+    assert scores["loss"] == pytest.approx(expected, rel=1e-6)

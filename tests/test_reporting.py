@@ -19,6 +19,7 @@ DONE = Result(
     seconds=4.24,
     best=Evaluation(420, 20, {"loss/train": 0.01, "loss/val": 0.07123, "accuracy/val": 0.98125, "gap/loss": 0.06}),
     test={"loss": 0.08341, "accuracy": 0.97778},
+    time={"data": 0.0312, "step": 0.8, "evaluation": 0.1188, "overhead": 0.05},
 )
 
 
@@ -37,6 +38,7 @@ def test_summary(console, tmp_path, monkeypatch):
     assert printed(console) == [
         "finished  max_epochs",
         "trained   30 epochs, 1,230 steps, 38,790 samples in 4.2 s",
+        "time      data 3.1%  step 80.0%  evaluation 11.9%  overhead 5.0%",
         "best      step 420, epoch 20: loss/train 0.01  loss/val 0.07123  accuracy/val 0.9812  gap/loss 0.06",
         "test      loss 0.08341  accuracy 0.9778",
         "Overfitting: it [turned].",

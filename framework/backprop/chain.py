@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ class Link:
 
     __slots__ = ("arguments", "context", "function", "layer", "output", "shape")
 
-    def __init__(self, layer: nn.Module, step: ByHand, needs_inputs: bool) -> None:
+    def __init__(self, layer: nn.Module, step: ByHand, needs_inputs: bool, into: Mapping[int, Tensor]) -> None:
         self.layer = layer
         self.function, self.arguments = step.function, step.arguments
         self.shape: torch.Size | None = None
@@ -25,10 +25,15 @@ class Link:
         if step.rowwise and inputs.ndim != 2:
             self.shape = inputs.shape
             self.arguments = (inputs.reshape(-1, inputs.shape[-1]), *self.arguments[1:])
-        self.context = Context()
-        self.context.needs_input_grad = (needs_inputs, *map(_is_trained, self.arguments[1:]))
+        self.context = context = Context()
+        if len(self.arguments) == 1:
+            context.needs_input_grad = (needs_inputs,)
+        else:
+            context.needs_input_grad = (needs_inputs, *map(_is_trained, self.arguments[1:]))
+            if into:
+                context.destinations = tuple(map(into.get, map(id, self.arguments)))
         output = self.function.forward(*self.arguments)
-        self.function.setup_context(self.context, self.arguments, output)
+        self.function.setup_context(context, self.arguments, output)
         if step.observe:
             step.observe(output)
         output = output[0] if isinstance(output, tuple) else output
@@ -39,24 +44,35 @@ class Link:
         if self.shape is not None:
             delta = delta.reshape(-1, self.shape[-1])
         found = self.function.backward(self.context, delta)
-        first, *others = found if isinstance(found, tuple) else (found,)
-        return first if first is None or self.shape is None else first.view(self.shape), *others
+        gradients: tuple[Tensor | None, ...] = found if isinstance(found, tuple) else (found,)
+        if self.shape is None or gradients[0] is None:
+            return gradients
+        return gradients[0].view(self.shape), *gradients[1:]
 
 
 def _is_trained(argument: Any) -> bool:
-    return isinstance(argument, nn.Parameter) and argument.requires_grad
+    # nn.Parameter's own isinstance is slow
+    return (type(argument) is nn.Parameter or isinstance(argument, nn.Parameter)) and argument.requires_grad
 
 
-def forward(network: nn.Module, inputs: Tensor) -> tuple[Tensor, list[Link]]:
-    """Return the output of a network of layers, and the links that lead to it."""
+NOWHERE: Mapping[int, Tensor] = {}
+
+
+def forward(
+    layers: Iterable[nn.Module], inputs: Tensor, into: Mapping[int, Tensor] = NOWHERE
+) -> tuple[Tensor, list[Link]]:
+    """Return the output of layers one after the other, and the links that lead to it.
+
+    `into` has, by a parameter's id, memory in which its gradient would best be written.
+    """
     links: list[Link] = []
     trained = False
-    for layer in layers_of(network):
+    for layer in layers:
         step = by_hand(layer, inputs)
         if step is None:
             continue
-        link = Link(layer, step, needs_inputs=trained)
-        trained = trained or any(link.context.needs_input_grad)
+        link = Link(layer, step, needs_inputs=trained, into=into)
+        trained = trained or True in link.context.needs_input_grad
         inputs = link.output
         links.append(link)
     return inputs, links
@@ -83,3 +99,21 @@ def layers_of(network: nn.Module) -> Iterator[nn.Module]:
             yield from layers_of(layer)
         else:
             yield layer
+
+
+NONDECREASING = (nn.ReLU, nn.Tanh, nn.Sigmoid)
+"""Activations that may change places with max pooling: f(max(z)) = max(f(z))."""
+
+
+def pooled_first(layers: Iterable[nn.Module]) -> list[nn.Module]:
+    """Return the layers with each max pooling before the nondecreasing activation that it follows.
+
+    The values and gradients are the same, and the activation goes over a fraction of the elements.
+    """
+    ordered: list[nn.Module] = []
+    for layer in layers:
+        place = len(ordered)
+        if type(layer) is nn.MaxPool2d and ordered and type(ordered[-1]) in NONDECREASING:
+            place -= 1
+        ordered.insert(place, layer)
+    return ordered

@@ -11,6 +11,8 @@ class Context:
     """What a function's forward keeps for its backward, where autograd keeps nothing."""
 
     needs_input_grad: tuple[bool, ...] = ()
+    destinations: tuple[Tensor | None, ...] = ()
+    """For each input, the memory that its gradient is to be written to, or None; a function may leave it unused."""
     saved_tensors: tuple[Any, ...] = ()
 
     def save_for_backward(self, *tensors: Any) -> None:

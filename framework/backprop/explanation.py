@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from framework.backprop import chain, layers, losses
 from framework.backprop.passes import sequence_of
 from framework.errors import ConfigError
+from framework.models.layers import Linear
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Wording:
 WEIGHTED = Wording("z", "W{n} {x} + b{n}", "W{n}ᵀ {e}")
 WORDINGS: dict[type[nn.Module], Wording] = {
     nn.Linear: WEIGHTED,
+    Linear: WEIGHTED,
     nn.Conv2d: Wording("z", "W{n} ⋆ {x} + b{n}", "W{n}ᵀ ⋆ {e}"),
     nn.MaxPool2d: Wording("p", "max pooling of {x}", "{e}, each to where the maximum was"),
     nn.AvgPool2d: Wording("p", "average pooling of {x}", "{e}, spread over its windows"),
@@ -81,7 +83,7 @@ def explain(model: nn.Module, loss: Any, inputs: Tensor, target: Tensor) -> Expl
     reason = next(filter(None, [losses.obstacle(loss), *map(layers.obstacle, chain.layers_of(network))]), "")
     if reason:
         raise ConfigError(f"explain goes by hand, which is not possible, since {reason}.")
-    prediction, links = chain.forward(network, inputs)
+    prediction, links = chain.forward(chain.layers_of(network), inputs)
     value, delta = losses.differentiate(loss, prediction, target, torch.ones_like)
     symbols = _symbols(links)
     forward = [Term("x", "the example", inputs)]

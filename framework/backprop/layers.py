@@ -25,6 +25,7 @@ from framework.functions.silu import SiLU
 from framework.functions.softmax import Softmax
 from framework.functions.tanh import Tanh
 from framework.functions.window import pair
+from framework.models import layers
 
 
 @dataclass(slots=True)
@@ -75,6 +76,11 @@ def _dropout(layer: nn.Dropout, inputs: Tensor) -> ByHand | None:
     return ByHand(Dropout, (inputs, draw_mask(inputs, layer.p), layer.p))
 
 
+def _linear(layer: nn.Linear, inputs: Tensor) -> ByHand:
+    held = layer._parameters  # layer.weight finds it there, four times as slowly
+    return ByHand(Linear, (inputs, held["weight"], held["bias"]))
+
+
 def _convolution(layer: nn.Conv2d, inputs: Tensor) -> ByHand:
     arguments = (inputs, layer.weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups)
     return ByHand(Conv2d, arguments)
@@ -120,7 +126,8 @@ RULES: dict[type[nn.Module], Callable[[Any, Tensor], ByHand | None]] = {
     nn.Flatten: _flatten,
     nn.Unflatten: _unflatten,
     nn.Identity: lambda layer, inputs: None,
-    nn.Linear: lambda layer, inputs: ByHand(Linear, (inputs, layer.weight, layer.bias)),
+    nn.Linear: _linear,
+    layers.Linear: _linear,
     nn.Conv2d: _convolution,
     nn.MaxPool2d: _max_pool,
     nn.AvgPool2d: _average_pool,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
 import torch
@@ -57,9 +59,19 @@ class Manual:
     which ConfigError is raised.
     """
 
-    def __init__(self, model: nn.Module, network: nn.Sequential, loss: nn.Module, otherwise: Autograd | None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        network: nn.Sequential,
+        loss: nn.Module,
+        otherwise: Autograd | None,
+        gradients: Mapping[nn.Parameter, Tensor],
+    ) -> None:
         self.model = model
-        self.network = network
+        self.one: Tensor | None = None
+        self.layers = chain.pooled_first(chain.layers_of(network))
+        used = Counter(id(p) for layer in self.layers for p in layer.parameters())
+        self.places = {id(p): place for p, place in gradients.items() if used[id(p)] == 1}
         self.loss = loss
         self.otherwise = otherwise
         self.why = "backprop: by hand, layer by layer; trainer.backprop=autograd is the other way."
@@ -67,7 +79,6 @@ class Manual:
         self.parameters = list(model.parameters())
         self.batch_norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 
-    @torch.no_grad()
     def __call__(self, window: Window, batch: Batch) -> tuple[Tensor, Tensor | float, Any]:
         """Add the gradients; see Pass."""
         if (
@@ -76,17 +87,34 @@ class Manual:
             or not all(m.training for m in self.batch_norms)
         ):
             return self._step_aside(window, batch)
+        torch.set_grad_enabled(False)  # the decorator takes five times as long
+        try:
+            return self._by_hand(window, batch)
+        finally:
+            torch.set_grad_enabled(True)
+
+    def _by_hand(self, window: Window, batch: Batch) -> tuple[Tensor, Tensor | float, Any]:
         inputs, target = inputs_and_target(batch)
-        prediction, links = chain.forward(self.network, inputs)
-        weight = weigh(self.loss, target) * (not window.idle)
+        first = self.parameters[0].grad is None
+        prediction, links = chain.forward(self.layers, inputs, self.places if first else chain.NOWHERE)
+        weight = weigh(self.loss, target)
+        if window.idle:
+            weight = weight * 0
         mean, delta = losses.differentiate(
-            self.loss, prediction, target, lambda mean: window.share(torch.ones_like(mean), weight)
+            self.loss, prediction, target, lambda mean: self._share(window, mean, weight)
         )
         for link, _, gradients in chain.backward(links, delta):
-            for argument, gradient in zip(link.arguments[1:], gradients[1:], strict=True):
-                if gradient is not None:
+            for place in range(1, len(gradients)):
+                if (gradient := gradients[place]) is not None:
+                    argument = link.arguments[place]
                     argument.grad = gradient if argument.grad is None else argument.grad.add_(gradient)
         return mean, weight, None if window.idle else (prediction, target)
+
+    def _share(self, window: Window, mean: Tensor, weight: Tensor | float) -> Tensor:
+        """Return what the error signal of a loss's mean is in the step."""
+        if self.one is None or self.one.dtype != mean.dtype:
+            self.one = torch.ones_like(mean)
+        return window.share(self.one, weight)
 
     @torch.enable_grad()
     def _step_aside(self, window: Window, batch: Batch) -> tuple[Tensor, Tensor | float, Any]:
@@ -105,9 +133,11 @@ def choose(
     objective: Objective,
     precision: Precision,
     ranks: int,
+    gradients: Mapping[nn.Parameter, Tensor] | None = None,
 ) -> Pass:
     """Return the pass of a run: `auto` goes by hand where all allows it.
 
+    `gradients` has the memory that the optimizer wants parameters' gradients in, where it has any.
     Raises ConfigError where `manual` is asked for and something does not allow it.
     """
     if how == "autograd":
@@ -117,7 +147,7 @@ def choose(
     otherwise = Autograd(network, objective, precision, why) if how == "auto" else None
     sequence = sequence_of(model)
     if not reason and isinstance(objective, Supervised) and isinstance(objective.loss, nn.Module) and sequence:
-        return Manual(model, sequence, objective.loss, otherwise)
+        return Manual(model, sequence, objective.loss, otherwise, gradients or {})
     if otherwise is None:
         raise ConfigError(f"trainer.backprop=manual is not possible, since {reason}: use trainer.backprop=auto.")
     return otherwise

@@ -29,7 +29,7 @@ class Layout:
     seed: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Window:
     """The micro-batches that one rank contributes to one optimizer step.
 

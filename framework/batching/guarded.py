@@ -16,8 +16,12 @@ Lost = tuple[int, str]
 """An example's index and why it cannot be had."""
 
 
+Task = tuple[int, list[int]]
+"""The epoch of a batch, and the indices of its examples."""
+
+
 class GuardedDataset(Dataset[Any]):
-    """A dataset that returns, for an example that raises, a `Failure`. Every other attribute is the dataset's."""
+    """A dataset that reads a task's examples, and says which of them raise. Every other attribute is the dataset's."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
@@ -28,42 +32,32 @@ class GuardedDataset(Dataset[Any]):
             raise AttributeError(name)
         return getattr(self.dataset, name)
 
-    def __getitem__(self, index: int) -> Any:
-        """Return an example, or why it cannot be had."""
-        try:
-            return self.dataset[index]
-        except Exception as error:
-            return Failure(index, cause_of(error))
-
-    def __getitems__(self, indices: list[int]) -> Any:
+    def __getitems__(self, task: Task) -> tuple[Any, list[Lost]]:
         """Return the examples of a batch; where the dataset fetches them together and fails, one by one."""
+        _, indices = task
         fetch = getattr(self.dataset, "__getitems__", None)
         if fetch is not None:
             with contextlib.suppress(Exception):  # the example that raised is found below
-                return fetch(indices)
-        return [self[index] for index in indices]
-
-
-class Failure:
-    """What stands for an example that raised."""
-
-    def __init__(self, index: int, cause: str) -> None:
-        self.index = index
-        self.cause = cause
+                return fetch(indices), []
+        dataset, examples, lost = self.dataset, [], []
+        for index in indices:
+            try:
+                examples.append(dataset[index])
+            except Exception as error:
+                lost.append((index, cause_of(error)))
+        return examples, lost
 
 
 class GuardedCollate:
-    """Collates the examples that are there, and returns with them the list of those that are not."""
+    """Collates the examples that are there, and passes on the list of those that are not."""
 
     def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
         self.collate = collate
 
-    def __call__(self, examples: list[Any]) -> tuple[Any, list[Lost]]:
+    def __call__(self, read: tuple[Any, list[Lost]]) -> tuple[Any, list[Lost]]:
         """Return the batch, None without any example, and what was lost."""
-        lost = [(e.index, e.cause) for e in examples if isinstance(e, Failure)]
-        if lost:
-            examples = [e for e in examples if not isinstance(e, Failure)]
-        return self.collate(examples) if examples else None, lost
+        examples, lost = read
+        return None if lost and not examples else self.collate(examples), lost
 
 
 def load(

@@ -13,12 +13,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
 from framework.batching.batches import Layout, Window, cut, end_of_epoch, sample
-from framework.batching.guarded import GuardedCollate, GuardedDataset, Lost, cause_of, dead, is_death, load
+from framework.batching.guarded import GuardedCollate, GuardedDataset, Lost, Task, cause_of, dead, is_death, load
 from framework.batching.order import epoch_order, seed_for
 from framework.batching.seeding import SeededDataset
 from framework.batching.sets import Batch
 from framework.batching.streams import Stream, grouped, rows_of
 from framework.errors import ConfigError, DataError
+
+
+class Tasks(list[Task]):
+    """The batches of an epoch, as a loader's batch sampler."""
 
 
 class LoaderBatches:
@@ -43,6 +47,8 @@ class LoaderBatches:
         )
         self.stream = Stream(loader)
         self.on_error = on_error
+        self.kept: dict[str, tuple[Tasks, DataLoader[Any]]] = {}
+        """Loaders by use, whose workers go on from one epoch to the next, since the user's do."""
         self.spare: Batch = None
         """A batch for a step whose examples are all lost: it counts nothing."""
         if on_error == "skip" and not self.indexed:
@@ -101,7 +107,7 @@ class LoaderBatches:
         return apply_to_collection(batch, Tensor, lambda t: t.to(self.layout.device, non_blocking=True))
 
     def _evaluated(self, batches: list[list[int]]) -> Iterator[Batch]:
-        for batch, lost in self._load(batches, 0):
+        for batch, lost in self._load(batches, 0, "evaluation"):
             for index, cause in lost:
                 warnings.warn(f"example {index} is left out of an evaluation: {cause}", stacklevel=2)
             if batch is not None:
@@ -126,7 +132,7 @@ class LoaderBatches:
                 slots.append(i * self.layout.ranks + self.layout.rank)
                 own.extend(shares[i][1])
             plans.append((list(itertools.chain(*group)), slots, shares[busy[0]][2]))
-        loaded = self._load(own, epoch)
+        loaded = self._load(own, epoch, "training")
         whole = self.layout.accumulate * self.layout.ranks == 1
         for number, (positions, slots, idle) in enumerate(plans, start=1):
             pairs = list(itertools.islice(loaded, len(slots)))
@@ -171,31 +177,46 @@ class LoaderBatches:
             yield Window(rows, slots, group, self._move, whole, last=last, positions=positions, of="epoch")
             start += rows
 
-    def _load(self, batches: list[list[int]], epoch: int) -> Iterator[tuple[Batch, list[Lost]]]:
+    def _load(self, batches: list[list[int]], epoch: int, use: str) -> Iterator[tuple[Batch, list[Lost]]]:
         """Yield each batch, None where it has no example left, and the examples that were lost."""
         ahead = self.loader.num_workers * (self.loader.prefetch_factor or 1)
-        for batch, lost in load(lambda rest, careful: self._loader(rest, epoch, careful), batches, ahead):
+        for batch, lost in load(lambda rest, careful: self._loader(rest, epoch, use, careful), batches, ahead):
             if lost and self.on_error == "stop":
                 index, cause = lost[0]
                 raise DataError(f"example {index} cannot be loaded: {cause}; data.on_error=skip leaves such out.")
             yield batch, lost
 
-    def _loader(self, batches: list[list[int]], epoch: int, careful: bool) -> DataLoader[Any]:
+    def _loader(self, batches: list[list[int]], epoch: int, use: str, careful: bool) -> DataLoader[Any]:
+        """Return a loader of these batches: the one kept for its use, where workers persist and none has died."""
+        tasks = Tasks((epoch, indices) for indices in batches)
+        if careful:
+            self.kept.pop(use, None)
+            return self._made(tasks, epoch, careful=True)
+        if not self.loader.persistent_workers:
+            return self._made(tasks, epoch)
+        if use not in self.kept:
+            own = Tasks()
+            self.kept[use] = own, self._made(own, epoch)
+        kept, loader = self.kept[use]
+        kept[:] = tasks
+        return loader
+
+    def _made(self, tasks: Tasks, epoch: int, *, careful: bool = False) -> DataLoader[Any]:
         loader = self.loader
         generator = torch.Generator().manual_seed(seed_for(self.layout.seed, "loader", epoch, self.layout.rank))
+        dataset: GuardedDataset = GuardedDataset(loader.dataset)
         workers: dict[str, Any] = {}
         if loader.num_workers:
+            dataset = SeededDataset(loader.dataset, (self.layout.seed, "batch"))
             workers = {
                 "prefetch_factor": 1 if careful else loader.prefetch_factor,
                 "multiprocessing_context": loader.multiprocessing_context,
+                "persistent_workers": loader.persistent_workers and not careful,
             }
-        dataset = loader.dataset
-        if loader.num_workers:
-            dataset = SeededDataset(dataset, (self.layout.seed, "example", epoch))
         return DataLoader(
-            GuardedDataset(dataset),
-            batch_sampler=batches,
-            collate_fn=GuardedCollate(loader.collate_fn),
+            dataset,
+            batch_sampler=tasks,  # type: ignore[arg-type]  # what it yields is handed to the dataset as it is
+            collate_fn=GuardedCollate(loader.collate_fn),  # type: ignore[arg-type]  # of what our dataset gives
             num_workers=min(loader.num_workers, 1) if careful else loader.num_workers,
             pin_memory=loader.pin_memory,
             timeout=loader.timeout,

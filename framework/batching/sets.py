@@ -56,6 +56,9 @@ class TensorSet:
         self.tensors = tensors
         self.transform = transform
         self._size = sizes[0]
+        plain = type(tensors) is tuple and all(isinstance(t, Tensor) for t in tensors)
+        self.pair: tuple[Tensor, ...] | None = tensors if plain else None
+        """The tensors where they are a plain tuple, which takes less time to go through."""
 
     def __len__(self) -> int:
         """Return the number of examples."""
@@ -63,7 +66,10 @@ class TensorSet:
 
     def gather(self, index: Tensor) -> Batch:
         """Return the batch of the examples at the 1-D positions `index`."""
-        batch = apply_to_collection(self.tensors, Tensor, lambda t: t.index_select(0, index.to(t.device)))
+        if self.pair is not None:
+            batch: Batch = tuple(t.index_select(0, index.to(t.device)) for t in self.pair)
+        else:
+            batch = apply_to_collection(self.tensors, Tensor, lambda t: t.index_select(0, index.to(t.device)))
         return self.transform(batch) if self.transform else batch
 
     def subset(self, index: Tensor) -> TensorSet:

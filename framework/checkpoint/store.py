@@ -215,6 +215,8 @@ def clear(directory: Path) -> None:
             "environment.json",
             "result.json",
             "resumed.json",
+            "trace.json",
+            "trace.json.gz",
             "best",
             "last",
         ):

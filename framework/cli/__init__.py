@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
+from framework.cli import collector
 from framework.errors import ConfigError, Exit, nearest
 
 USAGE = """framework [train] [OVERRIDES]      train; without overrides, a network on handwritten digits
@@ -30,6 +31,7 @@ COMMANDS = ("train", "evaluate", "predict", "plot", "explain", "check", "checkpo
 
 def main() -> None:
     """Run the command of `sys.argv` and exit with its code."""
+    collector.put_off()
     sys.exit(int(_guarded(lambda: run(sys.argv[1:]))))
 
 
@@ -59,6 +61,7 @@ def run(arguments: list[str]) -> Exit:
     from framework.cli.plugins import plugins
 
     own = {"check": check, "checkpoint": checkpoint, "new": new, "plugins": plugins}
+    collector.take_up()
     work: Callable[[list[str]], Exit] = own.get(command) or getattr(commands, command)
     return work(rest)
 

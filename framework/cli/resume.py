@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from framework import config, plugins, registry, untrusted
-from framework.cli import USAGE, composition
+from framework.cli import USAGE, collector, composition
 from framework.cli.train import EXITS, train
 from framework.config import RunConfig
 from framework.errors import ConfigError, Exit, nearest
@@ -63,6 +63,7 @@ def _go_on(directory: Path, overrides: Sequence[str], keys: Sequence[str]) -> Ex
     _check(directory, changes, keys, before)
     from framework import reporting, run
 
+    collector.take_up()
     reporting.note(f"resume: {directory}")
     for line in _lines(changes):
         reporting.note(line)

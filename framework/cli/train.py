@@ -13,7 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from framework import config
-from framework.cli import composition
+from framework.cli import collector, composition
 from framework.cli.commands import help_of_train
 from framework.cli.launcher import SweepLauncher, discard_sweep, remove_empty
 from framework.errors import Exit
@@ -69,6 +69,7 @@ def _job(composed: DictConfig) -> Outcome:
         settings = config.parse(OmegaConf.to_container(composed, resolve=True))  # type: ignore[arg-type]  # a mapping
         from framework import reporting, run
 
+        collector.take_up()
         overrides = [f"{o[1:]}=null" if o.startswith("~") else o for o in HydraConfig.get().overrides.task]
         result = run.train(settings, directory, overrides)
         if HydraConfig.get().mode is not RunMode.MULTIRUN:

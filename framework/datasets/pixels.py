@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -21,4 +22,6 @@ class Normalize:
     def __call__(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Return the batch with its pixels normalised."""
         pixels, targets = batch
-        return (pixels * (1 / (self.scale * self.std))).sub_(self.mean / self.std), targets
+        floats = pixels.to(torch.get_default_dtype())
+        shift = torch.full((), -self.mean / self.std, dtype=floats.dtype, device=floats.device)
+        return torch.add(shift, floats, alpha=1 / (self.scale * self.std)), targets

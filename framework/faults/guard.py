@@ -38,14 +38,13 @@ ADVICE = {
 
 @dataclass(frozen=True)
 class Judged:
-    """A step whose numbers were kept: the sum of its losses, whether it is a spike, the norms of its gradients."""
+    """A step whose numbers were kept: its loss, whether that is a spike, the norms of its gradients."""
 
     step: int
     epoch: int
     window: Window
     names: Sequence[str]
     numbers: Tensor
-    weight: Tensor | float
 
 
 @dataclass(frozen=True)
@@ -162,18 +161,22 @@ class Guard:
             copy_into(self.model, self.first)
 
     def judge(
-        self, window: Window, progress: Progress, loss: Tensor, weight: Tensor | float, norms: Mapping[str, Tensor]
+        self, window: Window, progress: Progress, mean: Tensor, weight: Tensor | float, norms: Mapping[str, Tensor]
     ) -> bool | Tensor:
         """Return whether a step is bad: a bool on the host, a 0-d bool tensor on a device.
 
-        `loss` is the sum of the step's losses, `weight` that of their weights, and `norms` are its gradients' by
-        parameter: the same on all ranks.
+        `mean` is the step's loss, `weight` the number of its terms, and `norms` are its gradients' by parameter: the
+        same on all ranks. A mean of no terms is no bad number.
         """
-        spike = self.spikes.observe(loss / weight) if self.spikes else self.no_spike
-        numbers = torch.stack([n.float() for n in (loss, spike, *norms.values())])
+        if self.on_host and not norms and self.spikes is None and math.isfinite(mean.item()):
+            self.taken = (progress.step, progress.epoch)
+            return False
+        mean = torch.where(torch.as_tensor(weight, device=self.device) > 0, mean, 0.0)
+        spike = self.spikes.observe(mean) if self.spikes else self.no_spike
+        numbers = torch.stack([n.float() for n in (mean, spike, *norms.values())])
         bad = bool(_reason(numbers.tolist())) if self.on_host else (numbers[1] > 0) | ~torch.isfinite(numbers).all()
         if bad is not False:
-            step = Judged(progress.step, progress.epoch, replace(window, parts=()), list(norms), numbers, weight)
+            step = Judged(progress.step, progress.epoch, replace(window, parts=()), list(norms), numbers)
             self.judged.append(step)
         if bad is not True:
             self.taken = (progress.step, progress.epoch)
@@ -273,8 +276,7 @@ def _fault(judged: Judged, numbers: Sequence[float]) -> Fault:
     """Say what is wrong with a step; the gradients are looked through as the backward pass makes them."""
     reason = _reason(numbers)
     loss, _, *norms = numbers
-    weight = float(judged.weight)
-    text = f"the loss is {loss / weight if weight else math.nan:.4g}"
+    text = f"the loss is {loss:.4g}"
     if reason == "gradient":
         lost = [name for name, norm in zip(judged.names, norms, strict=True) if not math.isfinite(norm)]
         text = f"the gradient of {lost[-1]} is not finite ({len(lost)} of {len(norms)} parameters) with {text}"

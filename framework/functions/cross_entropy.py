@@ -34,8 +34,9 @@ LOGITS_PER_CHUNK = 2**20
 
 _NLL = torch.ops.aten.nll_loss_forward.default
 _NLL_BACKWARD = torch.ops.aten.nll_loss_backward.default
-_SUM = 2
-"""The number that these operators give the reduction."""
+_LOG_SOFTMAX_BACKWARD = torch.ops.aten._log_softmax_backward_data.default
+_MEAN, _SUM = 1, 2
+"""The numbers that these operators give the reductions."""
 
 
 class CrossEntropy(Function):
@@ -51,7 +52,7 @@ class CrossEntropy(Function):
     Of class indices y, unweighted, that is s (p − e_y). Source: the chapter, "Categorical Cross-Entropy"; smoothing:
     Szegedy et al. (2016), arXiv:1512.00567, section 7; z-loss: Chowdhery et al. (2022), arXiv:2204.02311, section 5;
     soft-cap: Gemma Team (2024), arXiv:2408.00118, section 2. Returns the loss and what it keeps: nothing and s; of a
-    plain mean over few logits, log p and 1/Σ v w_y.
+    plain mean over few logits, log p and Σ v w_y.
     """
 
     @staticmethod
@@ -70,8 +71,8 @@ class CrossEntropy(Function):
             log_p_NC = logits_NC.log_softmax(1, dtype=dtype)
             weights = class_weights_C if class_weights_C is None else class_weights_C.to(dtype)
             loss, total = _NLL(log_p_NC, target, weights, _SUM, ignore_index)
-            scale = total.masked_fill(total == 0, math.inf).reciprocal_()
-            return loss * scale, log_p_NC, scale
+            total = total.masked_fill(total == 0, math.inf)
+            return loss / total, log_p_NC, total
         scale_N = row_scale(target, class_weights_C, ignore_index, reduction, dtype)
         z_scale_N = z_scale(target, scale_N, class_weights_C, ignore_index, z_loss, reduction)
         rows = Rows(target, scale_N, z_scale_N, class_weights_C, ignore_index, label_smoothing, z_loss, softcap)
@@ -98,8 +99,9 @@ class CrossEntropy(Function):
         ignore_index, label_smoothing, z_loss, softcap, reduction = ctx.options
         if _is_plain(logits_NC, target, label_smoothing, z_loss, softcap, reduction):
             weights = class_weights_C if class_weights_C is None else class_weights_C.to(log_p_NC.dtype)
-            y_NC = _NLL_BACKWARD(scale_N * delta, log_p_NC, target, weights, _SUM, ignore_index, scale_N)  # −s w_y e_y
-            plain_NC = y_NC.addcmul(log_p_NC.exp(), y_NC.sum(1, keepdim=True), value=-1)
+            y_NC = _NLL_BACKWARD(delta, log_p_NC, target, weights, _MEAN, ignore_index, scale_N)  # y = −s w_y e_y
+            # y − p Σ_c y_c, in one pass over memory
+            plain_NC = _LOG_SOFTMAX_BACKWARD(y_NC, log_p_NC, 1, log_p_NC.dtype)
             return plain_NC.to(logits_NC.dtype), *[None] * 7
         z_scale_N = z_scale(target, scale_N, class_weights_C, ignore_index, z_loss, reduction)
         z_scale_N = None if z_scale_N is None else z_scale_N * delta

@@ -30,15 +30,21 @@ class MaxPool2d(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         ctx.save_for_backward(output[1])
-        ctx.shape = inputs[0].shape
+        ctx.shape, ctx.window = inputs[0].shape, inputs[1:]
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor, _: Tensor | None = None) -> tuple[Tensor | None, ...]:
         (indices,) = ctx.saved_tensors
-        *outer, height, width = ctx.shape
-        planes = delta.new_zeros(*outer, height * width)
-        planes.scatter_add_(-1, indices.flatten(-2).long(), delta.flatten(-2))
-        return planes.view(ctx.shape), None, None, None
+        # torch's kernel reads of the images their shape and the order of their memory, which is the indices' too
+        if len(ctx.shape) == 4 and ctx.shape[1] > 1 and indices.stride(1) == 1:
+            images, channels, height, width = ctx.shape
+            like = delta.new_empty(images, height, width, channels).permute(0, 3, 1, 2)
+        else:
+            like = delta.new_empty(ctx.shape)
+        of_inputs = torch.ops.aten.max_pool2d_with_indices_backward.default(
+            delta, like, *ctx.window, (1, 1), False, indices.long()
+        )
+        return of_inputs, None, None, None
 
 
 def _examples(generator: Generator) -> dict[str, Call]:

@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import nll_loss
 
 from framework.registry import Fraction, NonNegative, loss
 
@@ -66,6 +67,9 @@ class ClassLoss(nn.Module):
 
     def mean(self, log_p: Tensor, target: Tensor, dim: int, smoothing: float = 0.0) -> Tensor:
         """Return the mean for class indices: see CrossEntropy."""
+        if not smoothing and (self.class_weights is None or self.class_weights.dtype == log_p.dtype):
+            total = row_weights(target, self.ignore_index, self.class_weights).sum()
+            return self._sum(log_p, target.long(), dim) / torch.where(total == 0, 1, total)
         valid, index = split_ignored(target, self.ignore_index)
         terms = log_p.gather(dim, index.unsqueeze(dim)).squeeze(dim)
         weights = valid
@@ -77,6 +81,12 @@ class ClassLoss(nn.Module):
             terms = (1 - smoothing) * terms + smoothing * uniform
         total = weights.sum()
         return -torch.where(valid, terms, 0.0).sum() / torch.where(total == 0, 1, total)
+
+    def _sum(self, log_p: Tensor, target: Tensor, dim: int) -> Tensor:
+        """Return −Σₙ w_yₙ log p_n,yₙ, by torch's kernel."""
+        if dim != 1:
+            log_p, target = log_p.movedim(dim, -1).reshape(-1, log_p.shape[dim]), target.reshape(-1)
+        return nll_loss(log_p, target, self.class_weights, ignore_index=self.ignore_index, reduction="sum")
 
     def _weighted(self, log_p: Tensor, dim: int) -> Tensor:
         """Multiply each class by its weight."""

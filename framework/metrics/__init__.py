@@ -1,4 +1,4 @@
-"""The registered metrics: each factory returns one of torchmetrics' that takes a model's raw outputs."""
+"""The registered metrics: each factory returns one with torchmetrics' interface that takes a model's raw outputs."""
 
 from framework.metrics.classification import accuracy, auroc, f1, precision, recall, top_k_accuracy
 from framework.metrics.language import perplexity

@@ -2,51 +2,63 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from torchmetrics import Metric
-from torchmetrics.classification import (
-    BinaryAccuracy,
-    BinaryAUROC,
-    BinaryF1Score,
-    BinaryPrecision,
-    BinaryRecall,
-    MulticlassAccuracy,
-    MulticlassAUROC,
-    MulticlassF1Score,
-    MulticlassPrecision,
-    MulticlassRecall,
-)
+from torch import Tensor
 
 from framework.errors import ConfigError
+from framework.metrics.quotient import Quotient
 from framework.metrics.shapes import IGNORED, Adapter, adapted, best_of, binary, probability_rows, rows
 from framework.metrics.tasks import check_task
 from framework.registry import Count, Range, metric
 
+if TYPE_CHECKING:
+    from torchmetrics import Metric
+
 Average = Literal["micro", "macro", "weighted"]
 
 
-def _build(outputs: int, two: type[Metric], many: type[Metric], average: str, adapt: Adapter | None = None) -> Metric:
-    """Return the metric of one output, or of one for each class; values are not checked, which would synchronise."""
+def _build(name: str, outputs: int, average: str) -> Metric:
+    """Return torchmetrics' of a name; values are not checked, which would synchronise."""
+    from torchmetrics import classification
+
     if outputs == 1:
-        return adapted(two, binary)(ignore_index=IGNORED, validate_args=False)
-    kind = adapted(many, adapt or rows(outputs))
+        return adapted(getattr(classification, f"Binary{name}"), binary)(ignore_index=IGNORED, validate_args=False)
+    kind = adapted(getattr(classification, f"Multiclass{name}"), rows(outputs))
     return kind(num_classes=outputs, average=average, ignore_index=IGNORED, validate_args=False)
 
 
+def _fraction_right(adapt: Adapter) -> Quotient:
+    """Return the fraction of targets that are the class, or the likeliest of the scores, that `adapt` gives."""
+
+    def right(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        predicted, index = adapt(prediction, target)
+        predicted = predicted.argmax(-1) if predicted.ndim > 1 else predicted
+        return (predicted == index).sum(), index.ne(IGNORED).sum()
+
+    return Quotient(right, higher_is_better=True)
+
+
+def _side(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    probability, index = binary(prediction, target)
+    return (probability > 0.5).long(), index
+
+
 @metric("accuracy")
-def accuracy(task: str, outputs: int, *, average: Average = "micro") -> Metric:
+def accuracy(task: str, outputs: int, *, average: Average = "micro") -> Metric | Quotient:
     """Fraction of targets that get the highest score; of tokens in a language task.
 
     micro: correct / all; macro: the mean over classes of correct / all of the class; weighted: that mean weighted by
     the classes' sizes. With one output, the fraction on the right side of logit 0. Source: torchmetrics.
     """
     check_task("accuracy", task)
-    return _build(outputs, BinaryAccuracy, MulticlassAccuracy, average)
+    if outputs == 1 or average == "micro":
+        return _fraction_right(_side if outputs == 1 else rows(outputs))
+    return _build("Accuracy", outputs, average)
 
 
 @metric("top_k_accuracy")
-def top_k_accuracy(task: str, outputs: int, *, k: Count = 5) -> Metric:
+def top_k_accuracy(task: str, outputs: int, *, k: Count = 5) -> Quotient:
     """Fraction of targets that are among the k highest scores.
 
     Raises ConfigError where there are not more than k classes, since then every answer is right.
@@ -54,7 +66,7 @@ def top_k_accuracy(task: str, outputs: int, *, k: Count = 5) -> Metric:
     check_task("top_k_accuracy", task)
     if k >= outputs:
         raise ConfigError(f"metric.top_k_accuracy.k must be < the number of classes, {outputs}, got {k}: lower it.")
-    return _build(outputs, BinaryAccuracy, MulticlassAccuracy, "micro", best_of(outputs, k))
+    return _fraction_right(best_of(outputs, k))
 
 
 @metric("precision")
@@ -64,7 +76,7 @@ def precision(task: str, outputs: int, *, average: Average = "macro") -> Metric:
     With one output, that of class 1, where `average` has nothing to do. Source: torchmetrics.
     """
     check_task("precision", task)
-    return _build(outputs, BinaryPrecision, MulticlassPrecision, average)
+    return _build("Precision", outputs, average)
 
 
 @metric("recall")
@@ -74,7 +86,7 @@ def recall(task: str, outputs: int, *, average: Average = "macro") -> Metric:
     With one output, that of class 1, where `average` has nothing to do. Source: torchmetrics.
     """
     check_task("recall", task)
-    return _build(outputs, BinaryRecall, MulticlassRecall, average)
+    return _build("Recall", outputs, average)
 
 
 @metric("f1")
@@ -84,7 +96,7 @@ def f1(task: str, outputs: int, *, average: Average = "macro") -> Metric:
     With one output, that of class 1, where `average` has nothing to do. Source: torchmetrics.
     """
     check_task("f1", task)
-    return _build(outputs, BinaryF1Score, MulticlassF1Score, average)
+    return _build("F1Score", outputs, average)
 
 
 @metric("auroc")
@@ -95,6 +107,8 @@ def auroc(task: str, outputs: int, *, thresholds: Annotated[int, Range(2)] | Non
     probability instead. Source: torchmetrics.
     """
     check_task("auroc", task)
+    from torchmetrics.classification import BinaryAUROC, MulticlassAUROC
+
     if outputs == 1:
         kind = adapted(BinaryAUROC, binary)
         return kind(thresholds=thresholds, ignore_index=IGNORED, validate_args=False)

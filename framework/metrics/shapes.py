@@ -1,12 +1,15 @@
-"""From a model's raw outputs to what torchmetrics takes."""
+"""From a model's raw outputs to what metrics take."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 IGNORED = -100
 """Class index of targets that are not measured, as in the losses."""

@@ -9,6 +9,7 @@ from torch import nn
 from framework.errors import ConfigError
 from framework.models.activations import Activation, activation_layer, initialize
 from framework.models.layered import Layered
+from framework.models.layers import Linear
 from framework.models.norms import Norm, norm_layers
 from framework.registry import Count, Probability, Size, model
 
@@ -58,9 +59,9 @@ class ConvNet(Layered):
         layers.append(nn.Flatten())
         features = depth * height * width
         if hidden:
-            layers += [nn.Dropout(dropout), nn.Linear(features, hidden), activation_layer(activation)]
+            layers += [nn.Dropout(dropout), Linear(features, hidden), activation_layer(activation)]
             features = hidden
-        self.layers = nn.Sequential(*layers, nn.Dropout(dropout), nn.Linear(features, outputs))
+        self.layers = nn.Sequential(*layers, nn.Dropout(dropout), Linear(features, outputs))
         initialize(self.layers, activation)
 
 

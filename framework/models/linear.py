@@ -6,6 +6,7 @@ import math
 
 from torch import nn
 
+from framework.models import layers
 from framework.models.activations import initialize
 from framework.models.layered import Layered
 from framework.registry import model
@@ -22,5 +23,5 @@ class Linear(Layered):
 
     def __init__(self, input_shape: tuple[int, ...], outputs: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(input_shape), outputs))
+        self.layers = nn.Sequential(nn.Flatten(), layers.Linear(math.prod(input_shape), outputs))
         initialize(self.layers, self.activation)

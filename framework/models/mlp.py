@@ -9,6 +9,7 @@ from torch import nn
 
 from framework.models.activations import Activation, activation_layer, initialize
 from framework.models.layered import Layered
+from framework.models.layers import Linear
 from framework.models.norms import Norm, norm_layers
 from framework.registry import Count, Probability, model
 
@@ -39,11 +40,11 @@ class MLP(Layered):
         features = math.prod(input_shape)
         for width in widths:
             layers += [
-                nn.Linear(features, width),
+                Linear(features, width),
                 *norm_layers(norm, width, image=False),
                 activation_layer(activation),
                 nn.Dropout(dropout),
             ]
             features = width
-        self.layers = nn.Sequential(*layers, nn.Linear(features, outputs))
+        self.layers = nn.Sequential(*layers, Linear(features, outputs))
         initialize(self.layers, activation)

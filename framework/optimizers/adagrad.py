@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from framework.optimizers.base import Group, Optimizer, ParamsT, State, Tensors, add_l2, count_step, slots
+from framework.optimizers.base import Group, Optimizer, ParamsT, State, Tensors, add_l2, add_ratios, count_update, slots
 from framework.registry import NonNegative, optimizer
 
 
@@ -16,6 +16,8 @@ class Adagrad(Optimizer):
     s ← s + g², w ← w − ηₜg/(√s + ε), ηₜ = η/(1 + (t−1)·lr_decay), with g ← g + λw for weight decay λ, from
     s = `initial_accumulator_value`. Duchi, Hazan and Singer (2011), JMLR 12:2121-2159, figure 1 (diagonal).
     """
+
+    flat = True
 
     def __init__(
         self,
@@ -45,5 +47,5 @@ class Adagrad(Optimizer):
         torch._foreach_addcmul_(sums, grads, grads)
         scales = torch._foreach_sqrt(sums)
         torch._foreach_add_(scales, group["eps"])
-        rates = [-group["lr"] / (1 + (t - 1) * group["lr_decay"]) for t in count_step(states)]
-        torch._foreach_addcdiv_(params, grads, scales, rates)
+        rates = [-group["lr"] / (1 + (t - 1) * group["lr_decay"]) for t in count_update(group, states)]
+        add_ratios(params, grads, scales, rates)

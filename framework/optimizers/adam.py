@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -14,7 +12,9 @@ from framework.optimizers.base import (
     State,
     Tensors,
     add_l2,
-    count_step,
+    add_ratios,
+    advance,
+    count_update,
     decay_weights,
     slots,
 )
@@ -30,6 +30,8 @@ class Adam(Optimizer):
     arXiv:1412.6980, algorithm 1; the chapter's "Adam". `amsgrad` takes the largest v so far for v (Reddi et
     al., 2018, arXiv:1904.09237).
     """
+
+    flat = True
 
     def __init__(
         self,
@@ -64,6 +66,8 @@ class AdamW(Optimizer):
     w ← w − ηλw, then Adam's step, whose moments see nothing of λ. Loshchilov and Hutter (2019),
     arXiv:1711.05101, algorithm 2.
     """
+
+    flat = True
 
     def __init__(
         self,
@@ -100,6 +104,10 @@ def adam_step(group: Group, params: list[Tensor], grads: Tensors, states: list[S
     beta1, beta2 = group["betas"]
     means = slots("exp_avg", params, states)
     squares = slots("exp_avg_sq", params, states)
+    alike = params[0].dtype == means[0].dtype == grads[0].dtype
+    if alike and params[0].device.type == "cpu" and not isinstance(group["lr"], Tensor):
+        _move_fused(group, params, grads, means, squares, states)
+        return
     torch._foreach_lerp_(means, grads, 1 - beta1)
     torch._foreach_mul_(squares, beta2)
     torch._foreach_addcmul_(squares, grads, grads, 1 - beta2)
@@ -109,6 +117,28 @@ def adam_step(group: Group, params: list[Tensor], grads: Tensors, states: list[S
         squares = largest
     scales = torch._foreach_sqrt(squares)
     # With c = √(1−β₂ᵗ), m̂/(√v̂ + ε) = m/(1−β₁ᵗ) · c/(√v + εc): the corrections cost no pass of their own.
-    corrections = [(1 - beta1**t, math.sqrt(1 - beta2**t)) for t in count_step(states)]
+    corrections = [(1 - beta1**t, (1 - beta2**t) ** 0.5) for t in count_update(group, states)]
     torch._foreach_add_(scales, [group["eps"] * c for _, c in corrections])
-    torch._foreach_addcdiv_(params, means, scales, [-group["lr"] * c / b for b, c in corrections])
+    add_ratios(params, means, scales, [-group["lr"] * c / b for b, c in corrections])
+
+
+def _move_fused(
+    group: Group, params: list[Tensor], grads: Tensors, means: list[Tensor], squares: list[Tensor], states: list[State]
+) -> None:
+    """Take the same step by torch's kernel, which goes through memory once where the formula goes six times."""
+    beta1, beta2 = group["betas"]
+    torch._fused_adam_(
+        params,
+        list(grads),
+        means,
+        squares,
+        slots("max_exp_avg_sq", params, states) if group.get("amsgrad") else [],
+        advance(states),
+        lr=group["lr"],
+        beta1=beta1,
+        beta2=beta2,
+        weight_decay=0.0,
+        eps=group["eps"],
+        amsgrad=group.get("amsgrad", False),
+        maximize=False,
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from framework.optimizers.base import Group, Optimizer, ParamsT, State, Tensors, add_l2, slots
+from framework.optimizers.base import Group, Optimizer, ParamsT, State, Tensors, add_l2, add_ratios, add_scaled, slots
 from framework.registry import Fraction, NonNegative, optimizer
 
 
@@ -17,6 +17,8 @@ class RMSprop(Optimizer):
     chapter's "RMSProp", whose β is α). `centered` takes √(s − a²) for √s, with a ← αa + (1−α)g (Graves, 2013,
     arXiv:1308.0850, equations 38 to 41). `momentum` μ: b ← μb + g/(√s + ε), w ← w − ηb.
     """
+
+    flat = True
 
     def __init__(
         self,
@@ -60,6 +62,6 @@ class RMSprop(Optimizer):
             buffers = slots("momentum_buffer", params, states)
             torch._foreach_mul_(buffers, group["momentum"])
             torch._foreach_addcdiv_(buffers, grads, scales)
-            torch._foreach_add_(params, buffers, alpha=-lr)
+            add_scaled(params, buffers, -lr)
         else:
-            torch._foreach_addcdiv_(params, grads, scales, -lr)
+            add_ratios(params, grads, scales, [-lr] * len(params))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from framework.errors import ConfigError
-from framework.optimizers.base import Group, Optimizer, ParamsT, State, Tensors, add_l2, slots
+from framework.optimizers.base import Group, Optimizer, ParamsT, State, Tensors, add_l2, add_scaled, slots
 from framework.registry import Fraction, NonNegative, Probability, optimizer
 
 
@@ -19,6 +19,8 @@ class SGD(Optimizer):
     deep learning", section 2; the chapter's "Gradient Descent". Raises ConfigError for `nesterov` without
     momentum or with dampening.
     """
+
+    flat = True
 
     def __init__(
         self,
@@ -53,7 +55,7 @@ class SGD(Optimizer):
         if momentum != 0:
             buffers = _accumulate(momentum, group["dampening"], grads, states)
             grads = torch._foreach_add(grads, buffers, alpha=momentum) if group["nesterov"] else buffers
-        torch._foreach_add_(params, grads, alpha=-group["lr"])
+        add_scaled(params, grads, -group["lr"])
 
 
 def _accumulate(momentum: float, dampening: float, grads: Tensors, states: list[State]) -> list[Tensor]:
@@ -78,6 +80,8 @@ class Momentum(Optimizer):
     the rate changes, the steps already in the velocity keep the rate they were made with.
     """
 
+    flat = True
+
     def __init__(
         self,
         params: ParamsT,
@@ -93,5 +97,5 @@ class Momentum(Optimizer):
         grads = add_l2(group, params, grads)
         velocities = slots("velocity", params, states)
         torch._foreach_mul_(velocities, group["beta"])
-        torch._foreach_add_(velocities, grads, alpha=group["lr"])
+        add_scaled(velocities, grads, group["lr"])
         torch._foreach_sub_(params, velocities)

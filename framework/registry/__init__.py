@@ -11,6 +11,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar, get_type_hints
 
 from framework.errors import ConfigError, nearest
@@ -110,10 +111,13 @@ def _guard(factory: F, where: str) -> F:
             raise ConfigError(f"{where}: option '{p.name}' has no type; write '{p.name}: float = ...'.")
     inner: Callable[..., Any] = factory.__init__ if is_class else factory
     signature = inspect.signature(inner)
+    keywords = [p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
 
     @functools.cache
     def hints() -> dict[str, Any]:
-        return get_type_hints(inner, include_extras=True)
+        # of the options alone: a runtime argument's type may be imported for type checkers only
+        options = SimpleNamespace(__annotations__={o.name: o.annotation for o in keywords})
+        return get_type_hints(options, inspect.unwrap(inner).__globals__, include_extras=True)
 
     @functools.wraps(inner)
     def checked(*args: Any, **kwargs: Any) -> Any:

@@ -47,7 +47,7 @@ def share(states: Sequence[dict[str, Any]], index: int, count: int) -> dict[str,
     records = [state["record"] for state in states]
     taken = records if index == 0 else []
     means = {
-        name: {**mean, **{part: sum(r["means"][name][part] for r in taken) for part in ("sum", "count")}}
+        name: {**mean, **{part: _joined([r["means"][name][part] for r in taken]) for part in ("values", "weights")}}
         for name, mean in records[0]["means"].items()
         if mean["shared"]
     }
@@ -58,3 +58,7 @@ def share(states: Sequence[dict[str, Any]], index: int, count: int) -> dict[str,
         "metrics": [parts for record in taken for parts in record["meter"]["metrics"]],
     }
     return {**own, "data": {}, "record": {**records[0], "means": means, "meter": meter}}
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(parts)) if parts else torch.zeros(0)

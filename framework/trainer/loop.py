@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import inspect
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from framework import backprop, registry, signals
+from framework.allocator import keep_freed_memory
 from framework.batching import BatchOptions, Window
 from framework.checkpoint import Snapshot
-from framework.determinism import deterministic, keeping_random_state, seed_step
+from framework.determinism import deterministic, keeping_random_state
 from framework.errors import ConfigError
 from framework.evaluation_weights import evaluated
-from framework.faults import Guard, MicroBatches, explain_memory, gradient_norms, is_out_of_memory
+from framework.faults import Guard, MicroBatches, explain_memory, is_out_of_memory
 from framework.history import Evaluation, Progress, Result, Status, verdict
 from framework.learning_rate import LearningRate
-from framework.meters import weighed
+from framework.models.layers import faster_linears
 from framework.monitor import Monitor
+from framework.optimizers import Optimizer
 from framework.parameters import named_parameters
+from framework.profiling import Profiler
 from framework.record import Record
 from framework.registry import Count
 from framework.regularizers.combined import Combined
 from framework.resuming import load_snapshot, take_snapshot
-from framework.trainer.settings import Settings
+from framework.shares import Shares
+from framework.trainer import whole_step
+from framework.trainer.steps import Steps
 
 STATUS: dict[str, Status] = {
     "max_epochs": "finished",
@@ -44,7 +47,7 @@ CUT_SHORT = ("interrupt", "terminate")
 """The reasons after which a run is to be resumed."""
 
 
-class Trainer(Settings):
+class Trainer(Steps):
     """Trains a model: `Trainer(model, loss=..., optimizer=...).fit(train, validation)`.
 
     The model is any nn.Module, the loss any callable of (prediction, target) that returns its mean, the optimizer
@@ -62,7 +65,7 @@ class Trainer(Settings):
     A step whose loss or gradient is no finite number, or whose loss is more than `spike_deviations` standard deviations
     above its running mean, is kept from the weights: it ends the run (`on_nonfinite` stop), is left out (skip), or has
     the run go back to its newest checkpoint and leave it out from there (rewind). `auto_micro_batch` halves the
-    micro-batches when memory runs out.
+    micro-batches when memory runs out. `profile` writes a trace of so many steps into the directory.
     """
 
     def fit(
@@ -93,7 +96,13 @@ class Trainer(Settings):
         options = BatchOptions(batch_size=registry.convert(batch_size, Count | None, "batch_size"))
         self.train_batches = self.batches(train, options)
         self.validation_batches = None if validation is None else self.batches(validation, options)
-        with signals.listen() as self.signals, deterministic(self.deterministic), keeping_random_state(self.place):
+        eager = self.place.type == "cpu" and self.compile == "off"
+        with (
+            signals.listen() as self.signals,
+            deterministic(self.deterministic),
+            keeping_random_state(self.place),
+            faster_linears(self.model, eager),
+        ):
             self._prepare(resume)
             try:
                 self.record.open()
@@ -116,7 +125,10 @@ class Trainer(Settings):
         """Get ready everything that the loop uses, as it was where a run is resumed."""
         assert self.optimizer is not None
         self.progress, self.history = Progress(), []
-        self.limits.started = time.monotonic()
+        if self.place.type == "cpu":
+            keep_freed_memory()
+        self.next_due = 0
+        self.limits.started, self.shares = time.monotonic(), Shares()
         self.total_steps = self.limits.steps(self.train_batches.steps)
         default = "loss/train" if self.validation_batches is None else "loss/val"
         self.score = Monitor(self.monitor or default, self.mode, self.patience, self.min_delta, self.target)
@@ -132,17 +144,21 @@ class Trainer(Settings):
                 "the optimizer holds no trainable parameter of the model: make it from model.parameters()."
             )
         self.optimizer.zero_grad(set_to_none=True)
+        vectors = self.optimizer.flatten() if isinstance(self.optimizer, Optimizer) else []
+        places = {p: view for v in vectors for p, view in zip(v.params, v.gradients, strict=True)}
         self.wrapped = self.ranks.wrap(self.network)
         if not self.model.training:
             self.model.train()
         objective = self.regularization.objective(self.goal)
         self.backpropagate = backprop.choose(
-            self.backprop, self.model, self.wrapped, objective, self.mixed, self.ranks.count
+            self.backprop, self.model, self.wrapped, objective, self.mixed, self.ranks.count, places
         )
         self.guard = Guard(self.on_nonfinite, self.spike_deviations, self.model, self.mixed)
         self.memory = MicroBatches(self.ranks) if self.auto_micro_batch else None
+        self.whole, self.whole_line = whole_step.choose(self, objective)
         directory = Path(self.directory) if self.directory else None
-        self.record = Record(self, directory, self.callbacks)
+        profilers = [Profiler(self.profile)] if self.profile else []
+        self.record = Record(self, directory, [*self.callbacks, *profilers])
         self.evaluator.rehearse(self.train_batches)
         if (snapshot := self.record.claim(overwrite=self.overwrite, resume=resume)) is not None:
             load_snapshot(self, snapshot)
@@ -168,8 +184,10 @@ class Trainer(Settings):
         """Take steps until something ends them, and return what did."""
         reason = self._interrupted() or self._ended()
         while not reason:
-            for window in self.train_batches.windows(self.progress.epoch, self.progress.offset):
+            windows = self.train_batches.windows(self.progress.epoch, self.progress.offset)
+            for window in self.shares.windows(windows):
                 self.step(window)
+                self.shares.end_step()
                 if reason := self._after_step(window):
                     whole = window.last
                     break
@@ -195,123 +213,16 @@ class Trainer(Settings):
         self.restore(snapshot)
         self.guard.rewound(snapshot.step)
 
-    def step(self, window: Window) -> tuple[Tensor, Tensor | float]:
-        """Take one optimizer step on a window of micro-batches; no value leaves the device.
-
-        Returns the sum of this rank's losses (0-d) and that of their weights.
-        """
-        assert self.optimizer is not None
-        assert self.rate is not None
-        if self.progress.step in self.guard.left_out:
-            self._pass_over(window)
-            return torch.zeros((), device=self.place), 0.0
-        self.guard.begin(window, self.progress)
-        if window.idle:
-            self.wrapped.eval()  # an example that counts nothing leaves batch norm's statistics alone
-        loss, total, outputs = self._backward(window)
-        if self.regularization.recomputing:
-            self.regularization.second_pass(self.model, self.params, partial(self._recompute, window))
-        bad, skip = self._finish_gradients(window, loss, total)
-        self.rate.set(self.progress.step)
-        self.guard.update(self._update, self.optimizer, bad, skip)
-        self.record.measure(loss, total, outputs, bad)
-        self.optimizer.zero_grad(set_to_none=True)
-        if window.idle:
-            self.wrapped.train()
-        self.progress.count(len(outputs), window.rows)
-        self.record.tell("on_step_end")
-        return loss, total
-
-    def _pass_over(self, window: Window) -> None:
-        """Count a step that is left out."""
-        assert self.rate is not None
-        self.rate.set(self.progress.step)
-        self.record.measure(torch.zeros((), device=self.place), 0.0, (), bad=True)
-        self.progress.count(0, window.rows)
-        self.record.tell("on_step_end")
-
-    def _backward(self, window: Window) -> tuple[Tensor, Tensor | float, list[Any]]:
-        """Make the gradients of a window, averaged over the ranks; return what `_add_gradients` does."""
-        if self.memory is None:
-            return self._add_gradients(window)
-        sums = self.memory.run(window, self._add_gradients, self._forget)
-        self.ranks.average([p.grad for p in self.params.values() if p.grad is not None])
-        return sums
-
-    @torch.enable_grad()
-    def _recompute(self, window: Window) -> None:
-        """Make the gradients of a window anew, with the same draws."""
-        assert self.optimizer is not None
-        self.optimizer.zero_grad(set_to_none=True)
-        self._backward(window)
-
-    def _add_gradients(self, window: Window) -> tuple[Tensor, Tensor | float, list[Any]]:
-        """Go forward and back through a window; return the sum of its losses, of their weights, and the outputs."""
-        loss = torch.zeros((), device=self.place)
-        total: Tensor | float = 0.0
-        outputs = []
-        for position, (slot, batch) in enumerate(window, start=1):
-            seed_step(self.place, self.seed, "micro-batch", self.progress.step, slot)
-            batch = self.regularization.on_batch(batch)
-            with self.ranks.reducing(self.wrapped, now=self.memory is None and position == len(window)):
-                mean, weight, output = self.backpropagate(window, batch)
-            loss, total = loss + weighed(mean, weight), total + weight
-            outputs.append(output)
-        return loss, total, outputs
-
-    def _forget(self) -> None:
-        """Take back what a forward and backward pass that did not end has changed."""
-        assert self.optimizer is not None
-        self.optimizer.zero_grad(set_to_none=True)
-        self.guard.restore()
-
-    def _finish_gradients(
-        self, window: Window, loss: Tensor, total: Tensor | float
-    ) -> tuple[bool | Tensor, Tensor | None]:
-        """Make the gradients those of the window's mean, add penalties, clip.
-
-        Returns whether the step is bad, and for fp16 whether to skip it.
-        """
-        gradients = [p.grad for p in self.params.values() if p.grad is not None]
-        skip = self.mixed.unscale(gradients)
-        if not window.whole:
-            # the ranks averaged: times their number that is the sum over all slots
-            sums = [torch.as_tensor(v, dtype=self.mixed.wide, device=self.place) for v in (loss, total)]
-            loss, weight = self.ranks.sum(torch.stack(sums))
-            factor = torch.where(weight > 0, window.rows * self.ranks.count / weight, 0.0)
-            total = weight
-            torch._foreach_mul_(gradients, factor)
-        penalty = self.regularization.add_penalties(self.model, self.params)
-        if penalty is not None:
-            self.record.means.add("loss/penalty", penalty, shared=True)
-        if self.regularization.of_gradients:
-            seed_step(self.place, self.seed, "gradients", self.progress.step)
-            self.regularization.on_gradients(self.params, self.progress.step)
-        needs_norm = self.clip_norm is not None or self.record.at_start_of_interval
-        norms = gradient_norms(self.params) if needs_norm or self.guard.needs_norms else {}
-        bad = self.guard.judge(window, self.progress, loss, total, norms)
-        if self.clip_value is not None:
-            nn.utils.clip_grad_value_(self.params.values(), self.clip_value)
-            norms = gradient_norms(self.params) if needs_norm else {}
-        if needs_norm:
-            norm = torch.linalg.vector_norm(torch.stack(list(norms.values()))) if norms else torch.zeros(())
-            self.record.means.add("grad_norm", norm, shared=True)
-            if self.clip_norm is not None:
-                nn.utils.clip_grads_with_norm_(self.params.values(), self.clip_norm, norm)
-        return bad, skip
-
-    def _update(self) -> None:
-        """Let the optimizer change the weights, then the regularizers that project them."""
-        assert self.optimizer is not None
-        self.optimizer.step()
-        self.regularization.project(self.params, self.optimizer)
-
-    def log(self, name: str, value: Tensor) -> None:
-        """Log a scalar: it stays on the device until the interval ends, which logs its mean."""
-        self.record.means.add(name, value)
+    @property
+    def announcements(self) -> list[str]:
+        """How the steps are taken, and why so: a line each."""
+        return [line for line in (self.backpropagate.why * (self.whole is None), self.whole_line, self.order) if line]
 
     def _after_step(self, window: Window) -> str:
         """Do what is due after a step: log, evaluate, save; return the reason to end, if any."""
+        if self.progress.step < self.next_due and not (self.signals.reason or self.guard.knows):
+            return ""
+        self.next_due = self._next_due()
         at_log_point = self.progress.step % self.log_every == 0 or self.guard.knows
         if at_log_point:
             self.record.end_interval()
@@ -322,6 +233,16 @@ class Trainer(Settings):
         if may_agree and (reason := self._interrupted()):
             return reason
         return self._after("steps", self.progress.step, may_agree=may_agree, epoch_ends=window.last)
+
+    def _next_due(self) -> int:
+        """Return the next step after which there is something to do; what a clock decides is looked at after each."""
+        step = self.progress.step
+        if self.ranks.count > 1 or self.max_time is not None or self.checkpoint.every_minutes is not None:
+            return step + 1
+        periods = [self.log_every, self.checkpoint.every_n_steps]
+        periods.append(self.period.count if self.period.unit == "steps" else None)
+        due = [step + period - step % period for period in periods if period is not None]
+        return min(due if self.max_steps is None else [*due, self.max_steps])
 
     def _after(self, unit: str, count: int, *, may_agree: bool = True, epoch_ends: bool = False) -> str:
         """Evaluate and save where it is due after a step or an epoch; return the reason to end, if any."""
@@ -341,6 +262,8 @@ class Trainer(Settings):
     def _interrupted(self) -> str:
         """Return the signal, or max_time, that ends the run on any rank, and so on all."""
         own = self.signals.reason or ("max_time" if self.limits.out_of_time() else "")
+        if self.ranks.count == 1:
+            return own
         reasons = ("interrupt", "terminate", "max_time")
         found = self.ranks.any(*(own == reason for reason in reasons))
         return next((reason for reason, is_set in zip(reasons, found, strict=True) if is_set), "")
@@ -351,7 +274,7 @@ class Trainer(Settings):
         if self.guard.reason:
             return self.guard.reason
         if self.validation_batches is not None:
-            with evaluated(self):
+            with self.shares.evaluating(), evaluated(self):
                 scores |= self.evaluator.compare(self.train_batches, self.validation_batches)
         evaluation = Evaluation(self.progress.step, self.progress.epoch, scores)
         self.history.append(evaluation)
@@ -378,6 +301,7 @@ class Trainer(Settings):
         """Go back to where a snapshot of this fit was taken: what was trained and logged since is void."""
         self.score = self.score.anew()
         load_snapshot(self, snapshot)
+        self.next_due = 0
         self.guard.forget(snapshot.step)
         self.ranks.barrier()  # before another rank notes what it leaves out again
         self.record.reopen()
@@ -393,6 +317,7 @@ class Trainer(Settings):
             best=self.score.best,
             verdict=verdict(self.history),
             error=error,
+            time=self.shares.in_all(),
         )
 
 

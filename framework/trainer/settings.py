@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
-from torchmetrics import Metric
 
 from framework import distributed, registry
 from framework.batching import Batches, BatchOptions, Layout, as_batches
@@ -22,10 +21,14 @@ from framework.history import Evaluation, Progress
 from framework.learning_rate import LearningRate
 from framework.limits import Every, Limits
 from framework.models.checkpointing import checkpoint_blocks
+from framework.models.memory_format import channels_last
 from framework.objective import Loss, Objective, Supervised
 from framework.precision import Precision
 from framework.registry import Count, NonNegative, Positive
 from framework.regularizers.base import Regularizer
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 
 @dataclass(eq=False)
@@ -66,11 +69,14 @@ class Settings:
     devices: Count = 1
     deterministic: bool = False
     gradient_checkpointing: bool = False
-    compile: Literal["off", "model"] = "off"
+    compile: Literal["off", "model", "step"] = "off"
+    capture: Literal["auto", "off", "on"] = "auto"
+    channels_last: Literal["auto", "off", "on"] = "auto"
     backprop: Literal["auto", "manual", "autograd"] = "auto"
     on_nonfinite: Policy = "stop"
     spike_deviations: Positive | None = None
     auto_micro_batch: bool = False
+    profile: Count | None = None
 
     def __post_init__(self) -> None:
         settings = registry.read_signature("framework.trainer.settings:Settings").options
@@ -81,6 +87,8 @@ class Settings:
             raise ConfigError("a metric cannot be named 'loss': the loss is; choose another name.")
         if self.on_nonfinite == "rewind" and self.directory is None:
             raise ConfigError("trainer.on_nonfinite=rewind needs checkpoints to go back to: Trainer(directory=DIR).")
+        if self.profile and self.directory is None:
+            raise ConfigError("trainer.profile needs a folder to write its trace into: Trainer(directory=DIR).")
         if (self.loss is None) == (self.objective is None):
             raise ConfigError("a Trainer needs either loss= or objective=; it got both or neither.")
         self.place = distributed.pick_device(self.device)
@@ -100,6 +108,7 @@ class Settings:
             raise ConfigError(
                 f"gradient_checkpointing: a {type(self.model).__name__} has no blocks worth recomputing; leave it off."
             )
+        self.order = self._order_memory()
         self.network: nn.Module = self.model
         if self.compile == "model":
             self.network = torch.compile(self.model)  # type: ignore[assignment]  # a module again
@@ -110,6 +119,14 @@ class Settings:
         self.history: list[Evaluation] = []
         self.total_steps: int | None = None
         self.rate: LearningRate | None = None
+
+    def _order_memory(self) -> str:
+        """Put convolutions' memory in the order that suits the device; return the sentence that says so, if any."""
+        suits = self.place.type == "cpu" or (self.place.type == "cuda" and self.precision != 32)
+        wanted = self.channels_last == "on" or (self.channels_last == "auto" and suits)
+        if not (wanted and channels_last(self.model)):
+            return ""
+        return "memory: convolutions are channels_last; trainer.channels_last=off is the other way."
 
     def batches(self, source: Any, options: BatchOptions | None = None) -> Batches:
         """Return the batches of a source for this trainer's device, ranks and seed."""

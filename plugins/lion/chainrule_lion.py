@@ -18,6 +18,8 @@ class Lion(Optimizer):
     smaller, and a weight decay larger by as much.
     """
 
+    flat = True
+
     def __init__(
         self,
         params: ParamsT,

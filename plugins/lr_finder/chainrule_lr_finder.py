@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
-
 from framework import Callback, ConfigError, callback
 from framework.callbacks import note
 from framework.registry import Positive, Probability, Range
@@ -152,7 +150,5 @@ def _windows(trainer: Trainer) -> Iterator[Window]:
 
 def _mean_loss(trainer: Trainer, window: Window) -> float:
     """Take a step and return its mean loss over all ranks."""
-    loss, weight = trainer.step(window)
-    sums = torch.stack([loss, torch.as_tensor(weight, dtype=loss.dtype, device=loss.device)])
-    total, count = trainer.ranks.sum(sums).tolist()
+    total, count = trainer.ranks.sum(trainer.step(window).sums(trainer.mixed.wide)).tolist()
     return total / count if count else math.nan

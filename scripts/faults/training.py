@@ -23,7 +23,7 @@ EXAMPLES, BATCH, EPOCHS = 160, 16, 4
 STEPS = EXAMPLES // BATCH * EPOCHS
 EVERY = 3
 """Steps from one checkpoint to the next; evaluations save besides."""
-TIMED = ("samples_per_second",)
+TIMED = ("samples_per_second", "time/data", "time/step", "time/evaluation", "time/overhead")
 """Curves that no two runs share."""
 
 Order = dict[int, tuple[int, ...]]
@@ -124,7 +124,7 @@ def outcome(directory: Path) -> dict[str, Any]:
         "best weights": best.model,
         "best step": best.step,
         "history": last.state["history"],
-        "result": {key: value for key, value in result.items() if key != "seconds"},
+        "result": {key: value for key, value in result.items() if key not in ("seconds", "time")},
         "curves": curves,
     }
 

@@ -1,6 +1,7 @@
 """An epoch taken up at a position: no example before it is read, none is lost, none comes twice."""
 
 import itertools
+import os
 import random
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, WeightedRandomSampler
 
 from framework.batching import BatchOptions, Layout, TensorSet, as_batches
+from framework.batching.order import epoch_order
 
 
 class Counted(Dataset):
@@ -107,7 +109,7 @@ class DrawingTogether(Drawing):
 
 
 @pytest.mark.parametrize("dataset", [Drawing(), DrawingTogether()])
-def test_what_a_worker_draws_is_a_function_of_the_example(dataset):
+def test_what_a_worker_draws_is_a_function_of_the_batch(dataset):
     def windows(workers: int, offset: int):
         loader = DataLoader(dataset, batch_size=2, shuffle=True, num_workers=workers)
         return [
@@ -117,6 +119,37 @@ def test_what_a_worker_draws_is_a_function_of_the_example(dataset):
     everything = torch.cat(windows(1, 0))
     assert torch.equal(torch.cat(windows(2, 4)), everything[4:])
     assert len(set(everything[:, 1].tolist())) == 12
+
+
+class Process(Dataset):
+    """Examples that say which process read them."""
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        return torch.tensor([index, os.getpid()])
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+def test_workers_that_persist_read_every_epoch(persistent):
+    batches = as_batches(
+        DataLoader(Process(), batch_size=2, shuffle=True, num_workers=1, persistent_workers=persistent),
+        BatchOptions(),
+        Layout(),
+    )
+    epochs = [torch.cat([b for w in batches.windows(e) for _, b in w]) for e in range(2)]
+    for epoch, read in enumerate(epochs):
+        assert read[:, 0].tolist() == epoch_order(8, seed=0, epoch=epoch, sampling="shuffled").tolist()
+    assert (epochs[0][0, 1] == epochs[1][0, 1]).item() is persistent
+    # an evaluation amid an epoch, and an epoch begun anew, read what they should
+    windows = batches.windows(0)
+    first = next(iter(next(windows)))[1]
+    assert torch.cat(list(batches.in_order()))[:, 0].tolist() == list(range(8))
+    rest = [b for w in windows for _, b in w]
+    assert torch.equal(torch.cat([first, *rest])[:, 0], epochs[0][:, 0])
+    next(batches.windows(1))
+    assert torch.equal(torch.cat([b for w in batches.windows(0) for _, b in w])[:, 0], epochs[0][:, 0])
 
 
 class Stream(IterableDataset):

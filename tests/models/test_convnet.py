@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from framework import models, registry
 from framework.errors import ConfigError
 from framework.initializers import gain
+from framework.models import layers
 
 
 def build(input_shape=(3, 8, 8), **options):
@@ -36,7 +37,7 @@ def test_layout():
     assert [type(layer) for layer in build((8, 8), channels=[4, 6], norm="batch").layers] == [
         nn.Unflatten,
         *[nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d] * 2,
-        *[nn.Flatten, nn.Dropout, nn.Linear, nn.ReLU, nn.Dropout, nn.Linear],
+        *[nn.Flatten, nn.Dropout, layers.Linear, nn.ReLU, nn.Dropout, layers.Linear],
     ]
     dropouts = [layer.p for layer in build(dropout=0.3, hidden=0).layers if isinstance(layer, nn.Dropout)]
     assert dropouts == [0.3]

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from framework import models, registry
 from framework.errors import ConfigError
 from framework.initializers import gain
+from framework.models import layers
 
 ACTIVATIONS = ["sigmoid", "tanh", "relu", "gelu", "silu"]
 RUNTIME = {"input_shape": (4, 5), "outputs": 3}
@@ -33,12 +34,12 @@ def test_shapes_and_layout(activation, norm, widths):
     model = build(activation=activation, norm=norm, widths=widths, dropout=0.2)
     assert model(torch.randn(6, 4, 5)).shape == (6, 3)
     assert model.activation == activation
-    hidden = [nn.Linear, *{"none": [], "batch": [nn.BatchNorm1d], "layer": [nn.LayerNorm]}[norm]]
+    hidden = [layers.Linear, *{"none": [], "batch": [nn.BatchNorm1d], "layer": [nn.LayerNorm]}[norm]]
     act = {"sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}[activation]
     assert [type(layer) for layer in model.layers] == [
         nn.Flatten,
         *[*hidden, act, nn.Dropout] * len(widths),
-        nn.Linear,
+        layers.Linear,
     ]
     assert all(layer.p == 0.2 for layer in model.modules() if isinstance(layer, nn.Dropout))
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from framework import models, registry
 from framework.errors import ConfigError
-from framework.models.transformer import Attention, Block
+from framework.models.transformer import SHORT, Attention, Block, attend
 
 
 def build(block=8, vocabulary=11, **options):
@@ -172,3 +172,21 @@ def test_overfits_a_sequence_and_says_it():
         optimizer.step()
     assert loss < 0.02
     assert torch.equal(model.generate(text[:, :1], 8, temperature=0.1), text)
+
+
+@pytest.mark.parametrize("length", [5, SHORT + 1])
+def test_attention_in_bfloat16_is_the_formula(length):
+    generator = torch.Generator().manual_seed(0)
+    given = [torch.randn(2, 3, length, 8, generator=generator).bfloat16().requires_grad_() for _ in range(3)]
+    delta = torch.randn(2, 3, length, 8, generator=generator)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = attend(*given, 0.0)
+    found = torch.autograd.grad(ours, given, delta.bfloat16())
+    query, key, value = wide = [part.detach().double().requires_grad_() for part in given]
+    scores = query @ key.transpose(2, 3) / 8**0.5
+    later = torch.ones(length, length, dtype=torch.bool).triu(1)
+    theirs = scores.masked_fill(later, -torch.inf).softmax(3) @ value
+    expected = torch.autograd.grad(theirs, wide, delta.bfloat16().double())
+    assert ours.dtype is torch.bfloat16
+    for own, other in zip((ours, *found), (theirs, *expected), strict=True):
+        assert (own.double() - other).norm() / other.norm() < 0.01

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from framework import Callback, Trainer
 from framework.metrics import accuracy
 
-TIMED = "samples_per_second"
+TIMED = ("samples_per_second", "time/data", "time/step", "time/evaluation", "time/overhead")
 
 
 class KilledError(BaseException):
@@ -121,13 +121,15 @@ def scalars(directory: Path) -> dict[str, list[tuple[int, float]]]:
     """Return TensorBoard's curves but those of time."""
     events = EventAccumulator(str(directory), size_guidance={"scalars": 0})
     events.Reload()
-    return {tag: [(s.step, s.value) for s in events.Scalars(tag)] for tag in events.Tags()["scalars"] if tag != TIMED}
+    return {
+        tag: [(s.step, s.value) for s in events.Scalars(tag)] for tag in events.Tags()["scalars"] if tag not in TIMED
+    }
 
 
 def result_of(directory: Path) -> dict[str, Any]:
-    """Return result.json but for its seconds."""
+    """Return result.json but for its times."""
     content = json.loads((directory / "result.json").read_text())
-    content.pop("seconds")
+    del content["seconds"], content["time"]
     return content
 
 

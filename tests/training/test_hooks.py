@@ -276,7 +276,7 @@ class Losses(Callback):
     def on_fit_start(self, trainer) -> None:
         snapshot = trainer.snapshot()
         window = next(iter(trainer.train_batches.windows(0)))
-        self.returned = [trainer.step(window) for _ in range(2)]
+        self.returned = [trainer.step(window).sums(torch.float64) for _ in range(2)]
         trainer.restore(snapshot)
 
 

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast, get_type_hints
 from unittest import SkipTest
 
@@ -113,7 +114,10 @@ def schema_is_the_constructor(subject: Subject) -> None:
         raise CheckError(f"before '*' the source has {schema.runtime} and the signature {before}")
     if list(given) != [option.name for option in schema.options]:
         raise CheckError(f"the source has the options {[o.name for o in schema.options]}, the signature {list(given)}")
-    hints = get_type_hints(constructor, include_extras=True) if constructor else {}
+    # of the options alone: a runtime argument's type may be imported for type checkers only
+    options = SimpleNamespace(__annotations__={name: parameter.annotation for name, parameter in given.items()})
+    names = getattr(inspect.unwrap(constructor), "__globals__", {}) if constructor else {}
+    hints = get_type_hints(options, names, include_extras=True)
     for option in schema.options:
         default = given[option.name].default
         default = MISSING if default is inspect.Parameter.empty else default

@@ -13,14 +13,16 @@ from framework.datasets import Data
 from framework.testing import steps
 from framework.testing.conformance import CheckError, Subject, check
 
+INTERFACE = ("update", "compute", "reset", "merge_state", "metric_state", "higher_is_better")
+"""What of torchmetrics' a trainer and its ranks use."""
 CLOSE = 1e-5
 """The relative error of sums in another order."""
 
 
 def _made(subject: Subject) -> tuple[Data, Metric]:
     data, metric = steps.data_for(subject)
-    if not isinstance(metric, Metric):
-        raise CheckError(f"it is a {type(metric).__name__}, not a torchmetrics.Metric")
+    if missing := [name for name in INTERFACE if not hasattr(metric, name)]:
+        raise CheckError(f"a {type(metric).__name__} is no torchmetrics.Metric: it has no {', '.join(missing)}")
     return data, metric
 
 

@@ -120,7 +120,8 @@ def model_state_is_whole(subject: Subject) -> None:
     other.load_state_dict({name: value.clone() for name, value in model.state_dict().items()})
     inputs, _ = _batch(data, 6)
     with torch.no_grad():
-        if not steps.same(model.eval()(inputs), other.eval()(inputs)):
+        # trained in another order of memory, a model rounds otherwise
+        if not torch.allclose(model.eval()(inputs), other.eval()(inputs), rtol=1e-5, atol=1e-5):
             raise CheckError("a model that was given another's state_dict has other outputs")
 
 

@@ -240,7 +240,8 @@ def nothing_in_evaluation(subject: Subject) -> None:
     bare.load_state_dict(trained.state_dict())
     expected = _outputs(bare)
     for _ in range(3):
-        if not trials.same(found := _outputs(trained.eval()), expected):
+        # trained in another order of memory, a model rounds otherwise
+        if not torch.allclose(found := _outputs(trained.eval()), expected, rtol=1e-6, atol=1e-6):
             by = float((found - expected).abs().max())
             raise CheckError(f"a trained model in evaluation mode gives what differs from a bare one's by {by:.3g}")
 
