@@ -2,6 +2,8 @@
 
 scripts/bench.py gradients [NAME ...]      hand-written backward passes against autograd and torch.compile
 scripts/bench.py backprop                  training by hand against training by autograd
+scripts/bench.py linear                    matrix products by the kernel that is chosen, against torch's
+scripts/bench.py speed                     a step with everything on against the raw loop and the peers
 scripts/bench.py BENCHMARK --help          what a benchmark can be told
 """
 
@@ -10,9 +12,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from benchmarks import backprop, gradients
+from benchmarks import backprop, gradients, linear, speed
 
-BENCHMARKS: dict[str, Callable[[list[str]], int]] = {"gradients": gradients.main, "backprop": backprop.main}
+BENCHMARKS: dict[str, Callable[[list[str]], int]] = {
+    "gradients": gradients.main,
+    "backprop": backprop.main,
+    "linear": linear.main,
+    "speed": speed.main,
+}
 
 
 def main(arguments: list[str]) -> int:

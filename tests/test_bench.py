@@ -193,8 +193,11 @@ def test_a_page_without_marks_is_left_alone(tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "bench: the first argument must be a benchmark, got none: choose gradients, backprop."),
-        (["gradient"], "bench: the first argument must be a benchmark, got 'gradient': choose gradients, backprop."),
+        ([], "bench: the first argument must be a benchmark, got none: choose gradients, backprop, linear, speed."),
+        (
+            ["gradient"],
+            "bench: the first argument must be a benchmark, got 'gradient': choose gradients, backprop, linear, speed.",
+        ),
         (["gradients", "liner"], "bench gradients: no function to measure is called 'liner': did you mean linear?"),
         (["gradients", "xyz"], "bench gradients: no function to measure is called 'xyz': choose from "),
         (["gradients", "--rounds", "0"], "bench gradients: --rounds must be at least 1, got 0."),

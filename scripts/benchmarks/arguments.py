@@ -13,7 +13,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, benchmark: str, description: str | None, rounds: int) -> None:
         super().__init__(prog=f"bench.py {benchmark}", description=description)
-        self.add_argument("--write", action="store_true", help="put the tables into docs/gradients.md")
+        self.add_argument("--write", action="store_true", help="put the tables into the docs")
         self.add_argument("--json", type=Path, metavar="FILE", help="write every number there, each round's too")
         self.add_argument("--rounds", type=int, default=rounds, metavar="N", help=f"rounds at most (default {rounds})")
 

@@ -20,30 +20,57 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.profiler import ProfilerActivity, profile
 
 
+class PeakTrace:
+    """Traces every allocation from start to stop: the most memory that torch held at any moment between.
+
+    What was held before does not count. On CUDA it is the allocator's own figure.
+    """
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        self.cuda = device is not None and device.type == "cuda"
+        self.profiler = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+
+    def start(self) -> None:
+        """Begin."""
+        gc.collect()
+        if self.cuda:
+            torch.cuda.reset_peak_memory_stats()
+            self.before = torch.cuda.memory_allocated()
+        else:
+            self.profiler.start()
+
+    def stop(self) -> int:
+        """End, and return the bytes."""
+        if self.cuda:
+            return torch.cuda.max_memory_allocated() - self.before
+        self.profiler.stop()
+        events: list[tuple[int, int]] = []
+
+        def collect(nodes: Iterable[_ProfilerEvent]) -> None:
+            for node in nodes:
+                kind, fields = node.typed
+                if kind == _EventType.Allocation:
+                    events.append((node.start_time_ns, fields.alloc_size))
+                collect(node.children)
+
+        assert self.profiler.profiler is not None
+        collect(self.profiler.profiler.kineto_results.experimental_event_tree())
+        held = peak = 0
+        for _, change in sorted(events, key=lambda event: event[0]):
+            held += change
+            peak = max(peak, held)
+        return peak
+
+
 def peak_bytes(step: Callable[[], Any]) -> int:
     """Return the most memory that torch held on the CPU at any moment of a step, of what was allocated in it.
 
     Temporaries inside torch's own kernels count too.
     """
-    gc.collect()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        step()
-    events: list[tuple[int, int]] = []
-
-    def collect(nodes: Iterable[_ProfilerEvent]) -> None:
-        for node in nodes:
-            kind, fields = node.typed
-            if kind == _EventType.Allocation:
-                events.append((node.start_time_ns, fields.alloc_size))
-            collect(node.children)
-
-    assert profiler.profiler is not None
-    collect(profiler.profiler.kineto_results.experimental_event_tree())
-    held = peak = 0
-    for _, change in sorted(events, key=lambda event: event[0]):
-        held += change
-        peak = max(peak, held)
-    return peak
+    trace = PeakTrace()
+    trace.start()
+    step()
+    return trace.stop()
 
 
 def saved_bytes(forward: Callable[[], Any], uncounted: Iterable[Tensor] = ()) -> int:
