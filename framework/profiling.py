@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +36,7 @@ class Profiler(Callback):
         """Begin after the first steps, and end when enough are traced."""
         self.heard += 1
         if self.heard == WARM_UP:
+            os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or it prints on the terminal that it starts and stops
             self.profile = torch.profiler.profile()
             self.profile.start()
         elif self.heard == WARM_UP + self.steps:

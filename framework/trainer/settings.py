@@ -70,7 +70,7 @@ class Settings:
     deterministic: bool = False
     gradient_checkpointing: bool = False
     compile: Literal["off", "model", "step"] = "off"
-    capture: Literal["auto", "off", "on"] = "auto"
+    capture: Literal["auto", "off", "on"] = "off"
     channels_last: Literal["auto", "off", "on"] = "auto"
     backprop: Literal["auto", "manual", "autograd"] = "auto"
     on_nonfinite: Policy = "stop"

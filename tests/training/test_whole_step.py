@@ -133,10 +133,10 @@ class Place:
 @pytest.mark.parametrize(
     ("settings", "captures", "line"),
     [
-        ({}, True, "capture: the whole step is one CUDA graph"),
-        ({"compile": "model"}, False, ""),
-        ({"capture": "off"}, False, ""),
-        ({"accumulate": 2}, False, "capture: none, since a step has several micro-batches"),
+        ({}, False, ""),
+        ({"capture": "auto"}, True, "capture: the whole step is one CUDA graph"),
+        ({"capture": "auto", "compile": "model"}, False, ""),
+        ({"capture": "auto", "accumulate": 2}, False, "capture: none, since a step has several micro-batches"),
     ],
 )
 def test_captures_on_cuda_where_all_allows_it(settings, captures, line):
