@@ -24,12 +24,13 @@ def evaluation_weights(trainer: Trainer) -> dict[str, Tensor]:
 
     Raises ConfigError where two of them have any, or names and shapes are not the model's.
     """
-    given = {type(source).__name__: weights for source, weights in _sources(trainer) if weights is not None}
+    given = [(type(source).__name__, weights) for source, weights in _sources(trainer) if weights is not None]
     if len(given) > 1:
-        raise ConfigError(f"{' and '.join(given)} each have weights of their own to evaluate: keep one of them.")
+        names = " and ".join(name for name, _ in given)
+        raise ConfigError(f"{names} each have weights of their own to evaluate: keep one of them.")
     own = _tensors(trainer)
     saved = {_place(tensor): name for name, tensor in named_tensors(trainer.model).items()}
-    for source, weights in given.items():
+    for source, weights in given:
         for name, tensor in weights.items():
             if name not in own:
                 raise ConfigError(f"{source}: '{name}' is not among the model's weights: {nearest(name, own)}")
@@ -37,7 +38,7 @@ def evaluation_weights(trainer: Trainer) -> dict[str, Tensor]:
                 raise ConfigError(
                     f"{source}: the weights of '{name}' must be {tuple(own[name].shape)}, got {tuple(tensor.shape)}."
                 )
-    weights = next(iter(given.values()), {})
+    weights = given[0][1] if given else {}
     return {saved.get(_place(own[name]), name): tensor for name, tensor in weights.items()}
 
 

@@ -187,6 +187,7 @@ class Given(Callback):
     [
         ([Given({"0.weigth": torch.zeros(5, 3)})], "Given: '0.weigth' is not among the model's weights: did you mean"),
         ([Given({"0.weight": torch.zeros(3, 5)})], r"weights of '0.weight' must be \(5, 3\), got \(3, 5\)"),
+        ([Given({}), Given({})], "Given and Given each have weights of their own to evaluate: keep one"),
         ([Given({}), Mean()], "Given and Mean each have weights of their own to evaluate: keep one"),
     ],
 )
