@@ -83,18 +83,22 @@ def explain(model: nn.Module, loss: Any, inputs: Tensor, target: Tensor) -> Expl
     reason = next(filter(None, [losses.obstacle(loss), *map(layers.obstacle, chain.layers_of(network))]), "")
     if reason:
         raise ConfigError(f"explain goes by hand, which is not possible, since {reason}.")
-    prediction, links = chain.forward(chain.layers_of(network), inputs)
-    value, delta = losses.differentiate(loss, prediction, target, torch.ones_like)
+    way = chain.Chain(chain.layers_of(network))
+    shown: list[tuple[chain.Link, Tensor]] = []
+    prediction = way.forward(inputs, show=lambda link, output: shown.append((link, output)))
+    links = [link for link, _ in shown]
+    value, _, delta = losses.differentiate(loss, prediction, target, lambda mean, weight: torch.ones_like(mean))
     symbols = _symbols(links)
     forward = [Term("x", "the example", inputs)]
-    for link, before, (symbol, number) in zip(links, ["x", *(s for s, _ in symbols)], symbols, strict=False):
-        forward.append(Term(symbol, _wording(link).forward.format(x=before, n=number), link.output))
+    sources = ["x", *(s for s, _ in symbols)]
+    for (link, output), source, (symbol, number) in zip(shown, sources, symbols, strict=False):
+        forward.append(Term(symbol, _wording(link).forward.format(x=source, n=number), output))
     last = symbols[-1][0]
     forward.append(Term("L", f"{type(loss).__name__}({last}, y)", value))
     backward: list[Term] = []
     formula = ERRORS.get(type(loss).__name__, "∂L/∂{y}").format(y=last)
     places = reversed(range(len(links)))
-    for place, (link, signal, gradients) in zip(places, chain.backward(links, delta), strict=False):
+    for place, (link, signal, gradients) in zip(places, way.backward(delta), strict=False):
         symbol, number = symbols[place]
         before = symbols[place - 1][0] if place else "x"
         error = f"δ{number}" if symbol.startswith("z") else f"∂L/∂{symbol}"

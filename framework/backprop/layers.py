@@ -143,12 +143,7 @@ RULES: dict[type[nn.Module], Callable[[Any, Tensor], ByHand | None]] = {
     nn.BatchNorm1d: _batch_norm,
     nn.BatchNorm2d: _batch_norm,
 }
-"""What each of torch's layers is by hand; None where it passes its input on."""
-
-
-def by_hand(layer: nn.Module, inputs: Tensor) -> ByHand | None:
-    """Return the function and the arguments that a layer is on these inputs, or None where it changes nothing."""
-    return RULES[type(layer)](layer, inputs)
+"""What each of torch's layers is by hand, on given inputs; None where it passes them on."""
 
 
 def obstacle(layer: nn.Module) -> str:

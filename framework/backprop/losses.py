@@ -18,15 +18,20 @@ from framework.functions.cross_entropy_rows import target_rows, to_rows
 from framework.functions.huber import Huber
 from framework.functions.mse import MSE
 from framework.losses.base import check_same_shape
+from framework.losses.weighing import weigh
 
 
 @dataclass(slots=True)
 class LossByHand:
-    """A function and its arguments, the prediction first; `undo` gives its gradient the prediction's shape."""
+    """A function and its arguments, the prediction first; `undo` gives its gradient the prediction's shape.
+
+    `weight` finds the number of terms of the mean among the function's outputs, None where it is not there.
+    """
 
     function: type[Function]
     arguments: tuple[Any, ...]
     undo: Callable[[Tensor], Tensor] | None = None
+    weight: Callable[[Any], Tensor | None] | None = None
 
 
 def _over_elements(function: type[Function], *options: str) -> Callable[[Any, Tensor, Tensor], LossByHand]:
@@ -45,7 +50,9 @@ def _classes_last(
     """Return cross-entropy over rows, whichever dimension of the prediction its classes are."""
     options = (weights, ignored, smoothing, 0.0, None, "mean")
     if prediction.ndim == 2 and dim == 1:
-        return LossByHand(CrossEntropy, (prediction, target_rows(target, prediction.shape[1]), *options))
+        return LossByHand(
+            CrossEntropy, (prediction, target_rows(target, prediction.shape[1]), *options), None, _counted
+        )
     moved = prediction.movedim(dim, -1)
     target = target.movedim(dim, -1) if target.is_floating_point() else target
     rows = to_rows(moved)
@@ -53,7 +60,13 @@ def _classes_last(
         CrossEntropy,
         (rows, target_rows(target, rows.shape[1]), *options),
         lambda gradient: gradient.view(moved.shape).movedim(-1, dim),
+        _counted,
     )
+
+
+def _counted(outputs: tuple[Tensor, Tensor, Tensor]) -> Tensor | None:
+    """Return the sum of the weights of the targets, which the function has where it took the short way."""
+    return None if outputs[2].ndim else outputs[2]
 
 
 def _cross_entropy(loss: losses.CrossEntropy, prediction: Tensor, target: Tensor) -> LossByHand:
@@ -81,17 +94,22 @@ RULES: dict[type[nn.Module], Callable[[Any, Tensor, Tensor], LossByHand]] = {
 
 
 def differentiate(
-    loss: nn.Module, prediction: Tensor, target: Tensor, cotangent: Callable[[Tensor], Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Return a loss and the error signal that it sends back, ∂L/∂prediction times the cotangent of the loss."""
+    loss: nn.Module, prediction: Tensor, target: Tensor, cotangent: Callable[[Tensor, Tensor | float], Tensor]
+) -> tuple[Tensor, Tensor | float, Tensor]:
+    """Return a loss, the number of terms it is the mean of, and the error signal ∂L/∂prediction times the cotangent.
+
+    `cotangent` is given the first two.
+    """
     step = RULES[type(loss)](loss, prediction, target)
     context = Context()
-    context.needs_input_grad = (True, *(False for _ in step.arguments[1:]))
+    context.needs_input_grad = (True, *[False] * (len(step.arguments) - 1))
     output: Any = step.function.forward(*step.arguments)
     step.function.setup_context(context, step.arguments, output)
-    value: Tensor = output[0] if isinstance(output, tuple) else output
-    delta: Tensor = step.function.backward(context, cotangent(value))[0]
-    return value, step.undo(delta) if step.undo else delta
+    counted = None if step.weight is None else step.weight(output)
+    weight = weigh(loss, target) if counted is None else counted
+    value: Tensor = output[0] if type(output) is tuple else output
+    delta: Tensor = step.function.backward(context, cotangent(value, weight))[0]
+    return value, weight, step.undo(delta) if step.undo else delta
 
 
 def obstacle(loss: Any) -> str:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 from framework.backprop import chain, layers, losses
+from framework.backprop.manual import Manual
 from framework.batching import Window
 from framework.batching.sets import Batch
 from framework.errors import ConfigError
-from framework.losses.weighing import weigh
 from framework.models.layered import Layered
-from framework.objective import Objective, Supervised, inputs_and_target
+from framework.objective import Objective, Supervised
 from framework.precision import Precision
 
 Backprop = Literal["auto", "manual", "autograd"]
@@ -52,80 +50,6 @@ class Autograd:
         return mean.detach(), weight, outputs
 
 
-class Manual:
-    """The chapter's algorithm: layer by layer forward, then backward, by hand-written functions and no graph.
-
-    Where somebody begins to listen to layers or gradients, or freezes a batch norm, `otherwise` takes over, without
-    which ConfigError is raised.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        network: nn.Sequential,
-        loss: nn.Module,
-        otherwise: Autograd | None,
-        gradients: Mapping[nn.Parameter, Tensor],
-    ) -> None:
-        self.model = model
-        self.one: Tensor | None = None
-        self.layers = chain.pooled_first(chain.layers_of(network))
-        used = Counter(id(p) for layer in self.layers for p in layer.parameters())
-        self.places = {id(p): place for p, place in gradients.items() if used[id(p)] == 1}
-        self.loss = loss
-        self.otherwise = otherwise
-        self.why = "backprop: by hand, layer by layer; trainer.backprop=autograd is the other way."
-        self.hooks = [hooks for module in (*model.modules(), loss) for hooks in layers.hooks_of(module)]
-        self.parameters = list(model.parameters())
-        self.batch_norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-
-    def __call__(self, window: Window, batch: Batch) -> tuple[Tensor, Tensor | float, Any]:
-        """Add the gradients; see Pass."""
-        if (
-            any(self.hooks)
-            or any(map(layers.is_heard, self.parameters))
-            or not all(m.training for m in self.batch_norms)
-        ):
-            return self._step_aside(window, batch)
-        torch.set_grad_enabled(False)  # the decorator takes five times as long
-        try:
-            return self._by_hand(window, batch)
-        finally:
-            torch.set_grad_enabled(True)
-
-    def _by_hand(self, window: Window, batch: Batch) -> tuple[Tensor, Tensor | float, Any]:
-        inputs, target = inputs_and_target(batch)
-        first = self.parameters[0].grad is None
-        prediction, links = chain.forward(self.layers, inputs, self.places if first else chain.NOWHERE)
-        weight = weigh(self.loss, target)
-        if window.idle:
-            weight = weight * 0
-        mean, delta = losses.differentiate(
-            self.loss, prediction, target, lambda mean: self._share(window, mean, weight)
-        )
-        for link, _, gradients in chain.backward(links, delta):
-            for place in range(1, len(gradients)):
-                if (gradient := gradients[place]) is not None:
-                    argument = link.arguments[place]
-                    argument.grad = gradient if argument.grad is None else argument.grad.add_(gradient)
-        return mean, weight, None if window.idle else (prediction, target)
-
-    def _share(self, window: Window, mean: Tensor, weight: Tensor | float) -> Tensor:
-        """Return what the error signal of a loss's mean is in the step."""
-        if self.one is None or self.one.dtype != mean.dtype:
-            self.one = torch.ones_like(mean)
-        return window.share(self.one, weight)
-
-    @torch.enable_grad()
-    def _step_aside(self, window: Window, batch: Batch) -> tuple[Tensor, Tensor | float, Any]:
-        if self.otherwise is None:
-            raise ConfigError(
-                "trainer.backprop=manual: hooks were registered, or a batch norm frozen, since training began: "
-                "use trainer.backprop=auto."
-            )
-        return self.otherwise(window, batch)
-
-
 def choose(
     how: Backprop,
     model: nn.Module,
@@ -155,6 +79,8 @@ def choose(
 
 def sequence_of(model: nn.Module) -> nn.Sequential | None:
     """Return the layers that a model is, one after the other, or None where it is more than that."""
+    if type(model) in layers.RULES:
+        return nn.Sequential(model)
     if type(model).forward is nn.Sequential.forward:
         return model  # type: ignore[return-value]  # whose forward this is
     if type(model).forward is Layered.forward and type(model.layers) is nn.Sequential:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -31,6 +30,9 @@ SMALL = 2**14
 """Logits up to here cost less than calling an operator for them does: their softmax is kept, as log p."""
 LOGITS_PER_CHUNK = 2**20
 """4 MiB of float32: what one core's caches keep between two operations."""
+
+TINY = torch.finfo(torch.float32).tiny
+"""What a sum of weights is at least, so that where it is 0 the loss is."""
 
 _NLL = torch.ops.aten.nll_loss_forward.default
 _NLL_BACKWARD = torch.ops.aten.nll_loss_backward.default
@@ -71,8 +73,7 @@ class CrossEntropy(Function):
             log_p_NC = logits_NC.log_softmax(1, dtype=dtype)
             weights = class_weights_C if class_weights_C is None else class_weights_C.to(dtype)
             loss, total = _NLL(log_p_NC, target, weights, _SUM, ignore_index)
-            total = total.masked_fill(total == 0, math.inf)
-            return loss / total, log_p_NC, total
+            return loss / total.clamp_min(TINY), log_p_NC, total
         scale_N = row_scale(target, class_weights_C, ignore_index, reduction, dtype)
         z_scale_N = z_scale(target, scale_N, class_weights_C, ignore_index, z_loss, reduction)
         rows = Rows(target, scale_N, z_scale_N, class_weights_C, ignore_index, label_smoothing, z_loss, softcap)
@@ -99,7 +100,9 @@ class CrossEntropy(Function):
         ignore_index, label_smoothing, z_loss, softcap, reduction = ctx.options
         if _is_plain(logits_NC, target, label_smoothing, z_loss, softcap, reduction):
             weights = class_weights_C if class_weights_C is None else class_weights_C.to(log_p_NC.dtype)
-            y_NC = _NLL_BACKWARD(delta, log_p_NC, target, weights, _MEAN, ignore_index, scale_N)  # y = −s w_y e_y
+            y_NC = _NLL_BACKWARD(
+                delta, log_p_NC, target, weights, _MEAN, ignore_index, scale_N.clamp_min(TINY)
+            )  # y = −s w_y e_y
             # y − p Σ_c y_c, in one pass over memory
             plain_NC = _LOG_SOFTMAX_BACKWARD(y_NC, log_p_NC, 1, log_p_NC.dtype)
             return plain_NC.to(logits_NC.dtype), *[None] * 7

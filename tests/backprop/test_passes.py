@@ -6,10 +6,12 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from framework import Callback, ConfigError, Trainer
 from framework import losses as ours
-from framework.backprop import Autograd, Manual
+from framework.backprop import Autograd, Manual, manual
+from framework.backprop.layers import RULES, ByHand
 from framework.models import MLP, ConvNet, Linear, Transformer
 from framework.optimizers import SGD, Adam
 from framework.regularizers import L2, Mixup
@@ -333,3 +335,79 @@ def test_a_hook_registered_later_is_called():
 def test_a_hook_registered_later_is_refused_where_manual_was_asked_for():
     with pytest.raises(ConfigError, match="hooks were registered"):
         fit(plain(), vectors(), "manual", callbacks=[ListensFromStepThree()], max_steps=6)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_recorded_pass_is_the_same_to_the_last_bit(name: str, monkeypatch: pytest.MonkeyPatch):
+    """Draws and statistics included; ragged last batches are recorded by themselves."""
+    factory, source = MODELS[name]
+    torch.manual_seed(0)
+    model = factory()
+    recorded = fit(model, source(), "manual")
+    assert sum(isinstance(found, manual.Recorded) for found in recorded.backpropagate.recordings.values()) == 2
+    monkeypatch.setattr(manual, "AFTER", math.inf)
+    plain = fit(model, source(), "manual")
+    assert not any(isinstance(found, manual.Recorded) for found in plain.backpropagate.recordings.values())
+    trained = plain.model.state_dict()
+    for key, tensor in recorded.model.state_dict().items():
+        assert torch.equal(tensor, trained[key]), key
+
+
+@pytest.mark.parametrize("loss", [nn.MSELoss(), ours.MSE(), ours.Huber(), nn.BCEWithLogitsLoss(), nn.HuberLoss()])
+def test_a_recorded_loss_over_elements_is_the_same_to_the_last_bit(loss: nn.Module, monkeypatch: pytest.MonkeyPatch):
+    inputs, classes = vectors()
+    data = (inputs, nn.functional.one_hot(classes, CLASSES).float())
+    torch.manual_seed(0)
+    model = tiny(nn.Tanh())
+    settings = {"loss": loss, "accumulate": 2, "max_steps": 30}
+    recorded = fit(model, data, "manual", **settings)
+    assert any(isinstance(found, manual.Recorded) for found in recorded.backpropagate.recordings.values())
+    monkeypatch.setattr(manual, "AFTER", math.inf)
+    plain = fit(model, data, "manual", **settings)
+    for a, b in zip(recorded.model.parameters(), plain.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_what_is_changed_in_training_is_heard_by_a_recorded_pass():
+    """A layer frozen, a rate of dropout and a loss's smoothing changed: each after the pass was recorded."""
+
+    class Change(Callback):
+        def on_step_end(self, trainer: Trainer) -> None:
+            if trainer.progress.step == 20:
+                trainer.model[0].requires_grad_(False)
+                self.first = trainer.model[0].weight.clone()
+            if trainer.progress.step == 30:
+                trainer.model[1].p = 0.0
+                trainer.loss.label_smoothing = 0.5
+
+    torch.manual_seed(0)
+    change, model = Change(), tiny(nn.Dropout(0.4))
+    settings = {"max_steps": 40, "loss": ours.CrossEntropy(label_smoothing=0.1)}
+    by_hand = fit(model, vectors(), "manual", callbacks=[change], **settings)
+    assert torch.equal(by_hand.model[0].weight, change.first)
+    settings["loss"] = ours.CrossEntropy(label_smoothing=0.1)
+    by_autograd = fit(model, vectors(), "autograd", callbacks=[Change()], **settings)
+    for a, b in zip(by_hand.model.parameters(), by_autograd.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_what_cannot_be_recorded_goes_on_through_python(monkeypatch: pytest.MonkeyPatch):
+    class Reading(nn.Tanh):
+        pass
+
+    def rule(layer: nn.Module, inputs: torch.Tensor) -> ByHand:
+        assert inputs.sum().item() == inputs.sum().item()
+        return RULES[nn.Tanh](layer, inputs)
+
+    monkeypatch.setitem(RULES, Reading, rule)
+    trainer = fit(tiny(Reading()), vectors(), "manual", max_steps=20)
+    assert not trainer.backpropagate.recordable
+    assert trainer.result.steps == 20
+
+
+def test_shapes_that_go_on_changing_are_not_kept():
+    model, loss = nn.Sequential(nn.Linear(6, CLASSES)), ours.CrossEntropy()
+    trainer = Trainer(model, loss=loss, optimizer=Adam(model.parameters()), device="cpu", max_epochs=1)
+    batches = [list(range(rows)) for rows in range(1, 60)]
+    trainer.fit(DataLoader(TensorDataset(*vectors()), batch_sampler=batches))
+    assert len(trainer.backpropagate.recordings) == manual.SHAPES
