@@ -17,8 +17,11 @@ from framework.distributed import Ranks
 if TYPE_CHECKING:
     from torchmetrics import Metric
 
-BUFFER_BYTES = 16 * 2**20
-"""Outputs kept for the metrics before they are updated early."""
+BUFFER_BYTES = 2**18
+"""Outputs kept for the metrics before they are updated early: what a core's cache still has, and a small part of a step's.
+
+A batch that has so many costs far more than the update does.
+"""
 
 
 @dataclass(slots=True)
