@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -13,13 +13,13 @@ from framework.backprop.layers import ByHand, by_hand
 
 
 class Link:
-    """One function of the chain, called: its output, and what its backward needs."""
+    """One function of the chain: once called, it has what its backward needs, and neither input nor output else."""
 
-    __slots__ = ("arguments", "context", "function", "layer", "output", "shape")
+    __slots__ = ("arguments", "context", "function", "layer", "observe", "shape")
 
     def __init__(self, layer: nn.Module, step: ByHand, needs_inputs: bool, into: Mapping[int, Tensor]) -> None:
         self.layer = layer
-        self.function, self.arguments = step.function, step.arguments
+        self.function, self.arguments, self.observe = step.function, step.arguments, step.observe
         self.shape: torch.Size | None = None
         inputs = self.arguments[0]
         if step.rowwise and inputs.ndim != 2:
@@ -32,12 +32,16 @@ class Link:
             context.needs_input_grad = (needs_inputs, *map(_is_trained, self.arguments[1:]))
             if into:
                 context.destinations = tuple(map(into.get, map(id, self.arguments)))
+
+    def forward(self) -> Tensor:
+        """Return the output."""
         output = self.function.forward(*self.arguments)
-        self.function.setup_context(context, self.arguments, output)
-        if step.observe:
-            step.observe(output)
+        self.function.setup_context(self.context, self.arguments, output)
+        self.arguments = (None, *self.arguments[1:])
+        if self.observe:
+            self.observe(output)
         output = output[0] if isinstance(output, tuple) else output
-        self.output: Tensor = output if self.shape is None else output.view(self.shape)
+        return output if self.shape is None else output.view(self.shape)
 
     def backward(self, delta: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradient of each argument, the layer's input first, given that of the output."""
@@ -59,11 +63,15 @@ NOWHERE: Mapping[int, Tensor] = {}
 
 
 def forward(
-    layers: Iterable[nn.Module], inputs: Tensor, into: Mapping[int, Tensor] = NOWHERE
+    layers: Iterable[nn.Module],
+    inputs: Tensor,
+    into: Mapping[int, Tensor] = NOWHERE,
+    show: Callable[[Tensor], None] | None = None,
 ) -> tuple[Tensor, list[Link]]:
     """Return the output of layers one after the other, and the links that lead to it.
 
-    `into` has, by a parameter's id, memory in which its gradient would best be written.
+    `into` has, by a parameter's id, memory in which its gradient would best be written. `show` is shown each link's
+    output, which nobody keeps but for a backward's sake.
     """
     links: list[Link] = []
     trained = False
@@ -73,17 +81,21 @@ def forward(
             continue
         link = Link(layer, step, needs_inputs=trained, into=into)
         trained = trained or True in link.context.needs_input_grad
-        inputs = link.output
+        inputs = link.forward()
         links.append(link)
+        if show:
+            show(inputs)
     return inputs, links
 
 
 def backward(links: list[Link], delta: Tensor) -> Iterator[tuple[Link, Tensor, tuple[Tensor | None, ...]]]:
     """Yield, from the last link to the first, the link, the error signal at its output, and its gradients.
 
-    The error signal of a layer is reused for the one before it, as the chapter has it: δ ← Wᵀδ · f′.
+    The error signal of a layer is reused for the one before it, as the chapter has it: δ ← Wᵀδ · f′. The links are
+    taken from the list, so that what each has kept is gone when the next is reached, unless who asked holds it.
     """
-    for link in reversed(links):
+    while links:
+        link = links.pop()
         gradients = link.backward(delta)
         yield link, delta, gradients
         if gradients[0] is None:

@@ -83,12 +83,14 @@ def explain(model: nn.Module, loss: Any, inputs: Tensor, target: Tensor) -> Expl
     reason = next(filter(None, [losses.obstacle(loss), *map(layers.obstacle, chain.layers_of(network))]), "")
     if reason:
         raise ConfigError(f"explain goes by hand, which is not possible, since {reason}.")
-    prediction, links = chain.forward(chain.layers_of(network), inputs)
+    outputs: list[Tensor] = []
+    prediction, links = chain.forward(chain.layers_of(network), inputs, show=outputs.append)
     value, delta = losses.differentiate(loss, prediction, target, torch.ones_like)
     symbols = _symbols(links)
     forward = [Term("x", "the example", inputs)]
-    for link, before, (symbol, number) in zip(links, ["x", *(s for s, _ in symbols)], symbols, strict=False):
-        forward.append(Term(symbol, _wording(link).forward.format(x=before, n=number), link.output))
+    sources = ["x", *(s for s, _ in symbols)]
+    for link, output, source, (symbol, number) in zip(links, outputs, sources, symbols, strict=False):
+        forward.append(Term(symbol, _wording(link).forward.format(x=source, n=number), output))
     last = symbols[-1][0]
     forward.append(Term("L", f"{type(loss).__name__}({last}, y)", value))
     backward: list[Term] = []

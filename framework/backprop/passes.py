@@ -104,11 +104,14 @@ class Manual:
         mean, delta = losses.differentiate(
             self.loss, prediction, target, lambda mean: self._share(window, mean, weight)
         )
-        for link, _, gradients in chain.backward(links, delta):
+        signals = chain.backward(links, delta)
+        del delta
+        for link, signal, gradients in signals:
             for place in range(1, len(gradients)):
                 if (gradient := gradients[place]) is not None:
                     argument = link.arguments[place]
                     argument.grad = gradient if argument.grad is None else argument.grad.add_(gradient)
+            del link, signal, gradients  # else they live on while the next link's backward makes its own
         return mean, weight, None if window.idle else (prediction, target)
 
     def _share(self, window: Window, mean: Tensor, weight: Tensor | float) -> Tensor:
