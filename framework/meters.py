@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from torchmetrics import Metric
 
 BUFFER_BYTES = 2**17
-"""Outputs kept for the metrics before they are updated early: few beside what a step keeps that has so many.
+"""Outputs kept for the metrics before they are updated early: 50 steps' of 64 rows of ten numbers.
 
-They are 64 of 512 rows of one number in float32, or 50 of 64 rows of ten; the rows of one update cost more than its call.
+A step with more outputs takes far longer than a call of the metrics does.
 """
 
 

@@ -40,8 +40,8 @@ class Link:
         self.arguments = (None, *self.arguments[1:])
         if self.observe:
             self.observe(output)
-        output = output[0] if isinstance(output, tuple) else output
-        return output if self.shape is None else output.view(self.shape)
+        result: Tensor = output[0] if isinstance(output, tuple) else output
+        return result if self.shape is None else result.view(self.shape)
 
     def backward(self, delta: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradient of each argument, the layer's input first, given that of the output."""
