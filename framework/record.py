@@ -226,6 +226,7 @@ class Record:
 
     def close(self, result: Result) -> None:
         """End: result.json, the verdict, and everything flushed."""
+        self.trainer.guard.close()
         try:
             if self.checkpoints is not None:
                 self.checkpoints.close()

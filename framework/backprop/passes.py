@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from framework.batching.sets import Batch
 from framework.errors import ConfigError
 from framework.models.layered import Layered
 from framework.objective import Objective, Supervised
+from framework.optimizers.flat import Flat
 from framework.precision import Precision
 
 Backprop = Literal["auto", "manual", "autograd"]
@@ -57,11 +58,11 @@ def choose(
     objective: Objective,
     precision: Precision,
     ranks: int,
-    gradients: Mapping[nn.Parameter, Tensor] | None = None,
+    vectors: Sequence[Flat] = (),
 ) -> Pass:
     """Return the pass of a run: `auto` goes by hand where all allows it.
 
-    `gradients` has the memory that the optimizer wants parameters' gradients in, where it has any.
+    `vectors` have the memory that the optimizer wants parameters' gradients in.
     Raises ConfigError where `manual` is asked for and something does not allow it.
     """
     if how == "autograd":
@@ -71,7 +72,8 @@ def choose(
     otherwise = Autograd(network, objective, precision, why) if how == "auto" else None
     sequence = sequence_of(model)
     if not reason and isinstance(objective, Supervised) and isinstance(objective.loss, nn.Module) and sequence:
-        return Manual(model, sequence, objective.loss, otherwise, gradients or {})
+        places = {p: view for v in vectors for p, view in zip(v.params, v.keep_gradients(), strict=True)}
+        return Manual(model, sequence, objective.loss, otherwise, places)
     if otherwise is None:
         raise ConfigError(f"trainer.backprop=manual is not possible, since {reason}: use trainer.backprop=auto.")
     return otherwise

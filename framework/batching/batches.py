@@ -17,6 +17,9 @@ from framework.batching.streams import rows_of
 
 CPU = torch.device("cpu")
 
+BATCHES_AT_ONCE = 16
+"""Batches whose positions are made int64 by one call."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -126,6 +129,12 @@ def sample(size: int, limit: int | None, seed: int) -> Tensor:
     return torch.randperm(size, generator=generator_for(seed, "sample"))[:limit].sort().values
 
 
+def _in_batches(order: Tensor, size: int) -> Iterator[Tensor]:
+    """Yield an order's positions, `size` at a time, in int64: kept in int32 an order of a long set takes half of it."""
+    for part in order.split(size * BATCHES_AT_ONCE) if len(order) else ():
+        yield from part.long().split(size)
+
+
 class MemoryBatches:
     """Batches of a set in memory, each one gather from tensors on the device."""
 
@@ -153,12 +162,14 @@ class MemoryBatches:
             epoch=epoch,
             sampling=self.options.sampling,
             labels=self.set.labels,
-        ).to(self.layout.device)
+        )
+        order = order.to(self.layout.device, torch.int32 if len(order) <= torch.iinfo(torch.int32).max else None)
         alone = self.layout.accumulate * self.layout.ranks == 1
         end = end_of_epoch(len(order), self.size, offset, drop_last=self.options.drop_last)
-        for start in range(offset, end, self.size):
-            index = order[start : start + self.size]
-            last = start + self.size >= end
+        taken = offset
+        for index in _in_batches(order[offset:end], self.size):
+            taken += len(index)
+            last = taken == end
             if alone:
                 yield Window(len(index), (0,), (index,), self.set.gather, last=last, positions=index)
             else:

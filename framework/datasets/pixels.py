@@ -24,4 +24,5 @@ class Normalize:
         pixels, targets = batch
         floats = pixels.to(torch.get_default_dtype())
         shift = torch.full((), -self.mean / self.std, dtype=floats.dtype, device=floats.device)
-        return torch.add(shift, floats, alpha=1 / (self.scale * self.std)), targets
+        own = None if floats is pixels else floats
+        return torch.add(shift, floats, alpha=1 / (self.scale * self.std), out=own), targets

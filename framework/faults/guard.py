@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from framework.batching import Window
-from framework.checkpoint import copy_into, model_tensors
+from framework.faults.first import FirstWeights
 from framework.faults.skipped import SkippedFile
 from framework.faults.spikes import Spikes
 from framework.history import Progress
@@ -77,7 +77,7 @@ class Guard:
     def __init__(self, policy: Policy, deviations: float | None, model: nn.Module, mixed: Precision) -> None:
         self.policy = policy
         self.model = model
-        self.first: dict[str, Tensor] | None = None
+        self.first: FirstWeights | None = None
         """The weights at the beginning, where a bad step would spoil the model's."""
         self.device = mixed.device
         self.on_host = mixed.device.type == "cpu"
@@ -139,7 +139,7 @@ class Guard:
         if is_main:
             self.file.forget_from(step, self.left_out)
         if self.policy == "stop":
-            self.first = {n: t.to("cpu", copy=True) for n, t in model_tensors(self.model).items()}
+            self.first = FirstWeights(self.model, directory)
 
     def begin(self, window: Window, progress: Progress) -> None:
         """Keep what a forward pass changes, and note the examples that are not there."""
@@ -158,7 +158,13 @@ class Guard:
     def restore_first(self) -> None:
         """Give the model the weights of the beginning back, where a bad step has spoilt its own."""
         if self.reason and self.first is not None and self._spoilt():
-            copy_into(self.model, self.first)
+            self.first.restore()
+
+    def close(self) -> None:
+        """End: the weights of the beginning are of no use any more."""
+        if self.first is not None:
+            self.first.close()
+            self.first = None
 
     def judge(
         self, window: Window, progress: Progress, mean: Tensor, weight: Tensor | float, norms: Mapping[str, Tensor]

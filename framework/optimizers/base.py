@@ -125,6 +125,7 @@ class Optimizer(torch.optim.Optimizer):
             return False
         gradient = -vector.gradient if group.get("maximize") else vector.gradient
         self.update(group, [vector.values], [gradient], [vector.state])
+        vector.free_gradient()
         vector.show_state()
         return True
 

@@ -36,6 +36,10 @@ class Flat:
         self.values = torch.zeros(end, dtype=first.dtype, device=first.device)
         self.gradient = torch.zeros_like(self.values)
         self.gradients = self.views(self.gradient)
+        self.is_written_to = False
+        """Whether gradients are made in `gradient`: only then has it memory between two updates."""
+        self.padding = self._padding()
+        self.free_gradient()
         self.state: State = {}
         self.states: list[States] = []
         """The optimizer's own mapping of each parameter's state, whose tensors are views."""
@@ -61,8 +65,33 @@ class Flat:
         gradients = [gradient for gradient in found if gradient is not None and gradient.layout is torch.strided]
         if len(gradients) < len(found):
             return False
+        self._allocate()
         torch._foreach_copy_(self.gradients, gradients)
         return True
+
+    def keep_gradients(self) -> list[Tensor]:
+        """Return each parameter's part of `gradient`, for gradients to be made there: from now on its memory stays."""
+        self._allocate()
+        self.is_written_to = True
+        return self.gradients
+
+    def free_gradient(self) -> None:
+        """Give the memory of the gathered gradients back, until they are gathered again."""
+        if not self.is_written_to:
+            self.gradient.untyped_storage().resize_(0)
+
+    def _allocate(self) -> None:
+        if not self.is_written_to:
+            self.gradient.untyped_storage().resize_(self.values.nbytes)
+            if len(self.padding):
+                self.gradient.index_fill_(0, self.padding, 0.0)
+
+    def _padding(self) -> Tensor:
+        """Return the positions in the vectors that are no parameter's."""
+        is_padding = torch.ones_like(self.values, dtype=torch.bool)
+        for part in self.views(is_padding):
+            part.fill_(False)
+        return is_padding.nonzero().squeeze(1)
 
     def take_state(self, state: Mapping[Tensor, States]) -> bool:
         """Make each parameter's state part of the vectors; return whether they are alike enough."""

@@ -145,13 +145,12 @@ class Trainer(Steps):
             )
         self.optimizer.zero_grad(set_to_none=True)
         vectors = self.optimizer.flatten() if isinstance(self.optimizer, Optimizer) else []
-        places = {p: view for v in vectors for p, view in zip(v.params, v.gradients, strict=True)}
         self.wrapped = self.ranks.wrap(self.network)
         if not self.model.training:
             self.model.train()
         objective = self.regularization.objective(self.goal)
         self.backpropagate = backprop.choose(
-            self.backprop, self.model, self.wrapped, objective, self.mixed, self.ranks.count, places
+            self.backprop, self.model, self.wrapped, objective, self.mixed, self.ranks.count, vectors
         )
         self.guard = Guard(self.on_nonfinite, self.spike_deviations, self.model, self.mixed)
         self.memory = MicroBatches(self.ranks) if self.auto_micro_batch else None
