@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from framework.errors import ConfigError
-from framework.testing import trials
+from framework.testing import parts, problems, trials
 from framework.testing.checks.regularizers import regularizer_of
 from framework.testing.conformance import CheckError, Subject, check
 
@@ -19,7 +19,7 @@ STRENGTHS = ("strength", "rate", "scale", "std", "rho", "alpha", "weight", "prob
 def _strength(subject: Subject) -> str:
     """Return the option that is 0 where a regularizer does nothing."""
     for option in STRENGTHS:
-        if trials.takes(subject, option):
+        if parts.takes(subject, option):
             try:
                 regularizer_of(subject, **{option: 0})
             except ConfigError as error:
@@ -36,8 +36,8 @@ def _strength(subject: Subject) -> str:
 def nothing_at_strength_0(subject: Subject) -> None:
     """Train with one of strength 0, and without any."""
     option = _strength(subject)
-    without = trials.train()
-    with_it = trials.train(regularizers=[regularizer_of(subject, **{option: 0})])
+    without = trials.trained_weights()
+    with_it = trials.trained_weights(regularizers=[regularizer_of(subject, **{option: 0})])
     if without.keys() != with_it.keys():
         raise CheckError(f"with {option}=0 the model has the weights {', '.join(with_it)}")
     if not all(torch.allclose(without[name], with_it[name], rtol=0, atol=1e-7) for name in without):
@@ -51,15 +51,15 @@ def nothing_at_strength_0(subject: Subject) -> None:
 )
 def nothing_in_evaluation(subject: Subject) -> None:
     """Compare outputs before and after prepare, and those of a trained network with a bare one of the same weights."""
-    made, model = regularizer_of(subject), trials.network().eval()
+    made, model = regularizer_of(subject), problems.network().eval()
     before = _outputs(model)
     made.prepare(model)
     if model.training:
         raise CheckError("prepare set the model to training mode")
     if not trials.same(before, after := _outputs(model)):
         raise CheckError(f"prepare changed what the model gives by up to {float((before - after).abs().max()):.3g}")
-    trained, bare = trials.network(), trials.network().eval()
-    trials.train(model=trained, regularizers=[regularizer_of(subject)])
+    trained, bare = problems.network(), problems.network().eval()
+    trials.trained_weights(model=trained, regularizers=[regularizer_of(subject)])
     if trained.state_dict().keys() != bare.state_dict().keys():
         raise CheckError(f"the trained model has the weights {', '.join(trained.state_dict())}")
     bare.load_state_dict(trained.state_dict())
@@ -73,5 +73,5 @@ def nothing_in_evaluation(subject: Subject) -> None:
 
 @torch.no_grad()
 def _outputs(model: nn.Module) -> Tensor:
-    outputs: Tensor = model(trials.examples(8)[0])
+    outputs: Tensor = model(problems.examples(8)[0])
     return outputs

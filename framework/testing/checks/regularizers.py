@@ -14,21 +14,22 @@ from torch import Tensor, nn
 
 from framework.objective import Supervised
 from framework.parameters import named_parameters
-from framework.testing import trials
+from framework.testing import parts, problems, trials
 from framework.testing.checks.hooks import overrides
 from framework.testing.conformance import CheckError, Subject, check
+from framework.testing.examples import CLASSES
 
 LEARNING_RATE = 0.1
 
 
 def regularizer_of(subject: Subject, **options: Any) -> Any:
     """Make one for the small problem."""
-    return subject.build(*trials.arguments(subject, task="classification", outputs=trials.CLASSES), **options)
+    return subject.build(*parts.arguments(subject, task="classification", outputs=CLASSES), **options)
 
 
-def _prepared(subject: Subject) -> tuple[Any, trials.Network]:
+def _prepared(subject: Subject) -> tuple[Any, problems.Network]:
     """Return one, and the network that it has looked at."""
-    made, model = regularizer_of(subject), trials.network()
+    made, model = regularizer_of(subject), problems.network()
     made.prepare(model)
     return made, model
 
@@ -47,9 +48,9 @@ def _seeded() -> Iterator[None]:
 
 
 def _add_gradients(model: nn.Module) -> None:
-    inputs, target = trials.examples(8)
+    inputs, target = problems.examples(8)
     model.zero_grad()
-    trials.cross_entropy(model(inputs), target).backward()
+    problems.cross_entropy(model(inputs), target).backward()
 
 
 def _gradients(model: nn.Module) -> dict[str, Tensor | None]:
@@ -198,7 +199,7 @@ def on_batch_keeps_the_form(subject: Subject) -> None:
     _needs(subject, "on_batch")
     made, _ = _prepared(subject)
     for rows in (8, 1):
-        batch, untouched = trials.examples(rows), trials.examples(rows)
+        batch, untouched = problems.examples(rows), problems.examples(rows)
         with _seeded():
             changed = made.on_batch(batch)
         if not trials.same(batch, untouched):
@@ -262,7 +263,7 @@ def objective_keeps_its_form(subject: Subject) -> None:
     made, model = _prepared(subject)
     model.train()
     with _seeded():
-        answer = made.objective(Supervised(trials.cross_entropy))(model, trials.examples(8))
+        answer = made.objective(Supervised(problems.cross_entropy))(model, problems.examples(8))
     if not (isinstance(answer, tuple) and len(answer) == 3):
         raise CheckError(f"it returned a {type(answer).__name__}, not (mean, weight, outputs)")
     mean, weight, outputs = answer
