@@ -35,7 +35,8 @@ def as_batches(source: Any, options: BatchOptions, layout: Layout) -> Batches:
             )
         size = options.batch_size or len(source)  # type: ignore[arg-type]  # map-style has a length
         shuffle = None if streams else options.sampling == "shuffled"
-        loader = DataLoader(source, batch_size=size, shuffle=shuffle, drop_last=options.drop_last)
+        pinned = layout.device.type == "cuda"
+        loader = DataLoader(source, size, shuffle=shuffle, drop_last=options.drop_last, pin_memory=pinned)
         return LoaderBatches(loader, layout, options.on_error)
     found: list[Tensor] = []
     apply_to_collection(source, Tensor, found.append)

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Sequent
 from framework.batching.batches import Layout, Window, cut, end_of_epoch, sample
 from framework.batching.guarded import GuardedCollate, GuardedDataset, Lost, Task, cause_of, dead, is_death, load
 from framework.batching.order import epoch_order, seed_for
+from framework.batching.prefetch import Prefetch, side_stream
 from framework.batching.seeding import SeededDataset
 from framework.batching.sets import Batch
 from framework.batching.streams import Stream, grouped, rows_of
@@ -26,7 +27,7 @@ class Tasks(list[Task]):
 
 
 class LoaderBatches:
-    """Windows of `accumulate` consecutive batches of a DataLoader, moved to the device.
+    """Windows of `accumulate` consecutive batches of a DataLoader, moved to the device; to CUDA while a step runs.
 
     A map-style loader that shuffles or goes in order keeps its dataset, collate function and workers, and is
     given the order of (seed, epoch); its batches are split over the ranks. A loader with a sampler of its own,
@@ -81,7 +82,9 @@ class LoaderBatches:
         Of a map-style loader none before them is read. Another starts from the state that `load_state` was given, or
         is read over from the epoch's start, with a warning.
         """
-        return self._reordered(epoch, offset) if self.indexed else self._as_it_is(epoch, offset)
+        windows = self._reordered(epoch, offset) if self.indexed else self._as_it_is(epoch, offset)
+        prefetch = self._prefetch()
+        return windows if prefetch is None else prefetch.windows(windows, ahead=self.ahead)
 
     def state(self) -> dict[str, Any]:
         """Return what `load_state` needs beside the offset: nothing for a map-style loader in our order."""
@@ -95,11 +98,28 @@ class LoaderBatches:
     def in_order(self, limit: int | None = None) -> Iterator[Batch]:
         """Yield this rank's share of the set, in its order, none twice; with a limit, of a fixed sample of it."""
         if self.examples is None:
-            return map(self._move, self.loader)
+            return self._moved(iter(self.loader))
         size = self.loader.batch_size or 1
         index = sample(self.examples, limit, self.layout.seed).tolist()
         starts = range(self.layout.rank * size, len(index), self.layout.ranks * size)
-        return map(self._move, self._evaluated([index[s : s + size] for s in starts]))
+        return self._moved(self._evaluated([index[s : s + size] for s in starts]))
+
+    @property
+    def ahead(self) -> bool:
+        """Whether a batch may be had before the step on the one before it is taken, and all stays as it was.
+
+        It may where workers read it. In this process reading draws from the run's generators, and a loader used as it
+        is counts what it has given.
+        """
+        return self.indexed and self.loader.num_workers > 0
+
+    def _prefetch(self) -> Prefetch | None:
+        device = self.layout.device
+        return Prefetch(device, side_stream(device)) if device.type == "cuda" else None
+
+    def _moved(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        prefetch = self._prefetch()
+        return map(self._move, batches) if prefetch is None else prefetch.batches(batches, ahead=self.ahead)
 
     def _move(self, batch: Batch) -> Batch:
         if self.layout.device.type == "cpu":

@@ -25,6 +25,7 @@ from framework.functions.cross_entropy_rows import (
     to_rows,
 )
 from framework.functions.opaque import opaque
+from framework.functions.wide_products import add_product, multiply
 
 BYTES_OF_LOGITS = 2**23
 """What a chunk of rows may take: enough for fast matrix products, little beside the weight's gradient."""
@@ -156,7 +157,7 @@ def _chunks(
         hidden_RH = hidden_NH[i : i + step].to(products)
         j = i + hidden_RH.shape[0]
         z_RC, rows_R = logits[: j - i], rows.take(i, j)
-        _multiply(hidden_RH, weight_CH.t(), z_RC, bias_C)
+        multiply(hidden_RH, weight_CH.t(), z_RC, bias_C)
         if softcap is not None:
             z_RC.div_(softcap).tanh_().mul_(softcap)
         loss_N[i:j], lse_R, p_RC = losses(z_RC, rows_R, out=other[: j - i])
@@ -168,32 +169,10 @@ def _chunks(
                 grad_C.add_(delta_RC.sum(0))
             delta_RC = delta_RC.to(products)
             if of_hidden:
-                _multiply(delta_RC, weight_CH, grad_NH[i:j])
+                multiply(delta_RC, weight_CH, grad_NH[i:j])
             if of_weight:
-                _add_product(grad_CH, delta_RC.t(), hidden_RH)
+                add_product(grad_CH, delta_RC.t(), hidden_RH)
     return outputs
-
-
-def _multiply(a: Tensor, b: Tensor, out: Tensor, bias: Tensor | None = None) -> None:
-    """Write a b + bias, summed in the type of `out` where the device can."""
-    if a.dtype == out.dtype:
-        torch.mm(a, b, out=out)
-    elif a.is_cuda and out.dtype == torch.float32:
-        torch.mm(a, b, out_dtype=torch.float32, out=out)
-    else:
-        out.copy_(a.mm(b))
-    if bias is not None:
-        out.add_(bias)
-
-
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """Add a b to `total`, summed in its type where the device can."""
-    if a.dtype == total.dtype:
-        total.addmm_(a, b)
-    elif a.is_cuda and total.dtype == torch.float32:
-        torch.addmm(total, a, b, out_dtype=torch.float32, out=total)
-    else:
-        total.add_(a.mm(b))
 
 
 def _formula(

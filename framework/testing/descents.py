@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from framework.parameters import parameter_groups
 from framework.testing import trials
 from framework.testing.conformance import Subject
+from framework.testing.parts import arguments, groups_of, takes
 
 
 class Weights(nn.Module):
@@ -27,23 +27,18 @@ def optimizer_of(
     subject: Subject, model: nn.Module, *, decay: float = 0.0, lr: float | None = 0.1, **options: Any
 ) -> torch.optim.Optimizer:
     """Make one that holds all of a model, in the groups that the framework makes; `lr` None leaves the default."""
-    if trials.takes(subject, "weight_decay"):
+    if takes(subject, "weight_decay"):
         options["weight_decay"] = decay
-    if lr is not None and trials.takes(subject, "lr"):
+    if lr is not None and takes(subject, "lr"):
         options["lr"] = lr
-    known = {option.name: option.default for option in subject.component.signature.options}
-    own = getattr(subject.factory, "kit_options", {})
-    rate = {**known, **own, **subject.options, **options}.get("lr", 1.0)
-    return from_groups(
-        subject, model, parameter_groups(model, lr=rate, weight_decay=options.get("weight_decay")), options
-    )
+    return from_groups(subject, model, groups_of(subject, model, options), options)
 
 
 def from_groups(
     subject: Subject, model: nn.Module, groups: list[dict[str, Any]], options: Mapping[str, Any]
 ) -> torch.optim.Optimizer:
     """Make one that holds these groups."""
-    built: torch.optim.Optimizer = subject.build(*trials.arguments(subject, params=groups, model=model), **options)
+    built: torch.optim.Optimizer = subject.build(*arguments(subject, params=groups, model=model), **options)
     return built
 
 

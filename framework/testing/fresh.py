@@ -30,7 +30,7 @@ IMPORT_SECONDS = 5.0
 """How long a component's module may take to import, torch and this package aside."""
 PATIENCE = 60.0
 """Seconds after which a job is given up."""
-LOADED = ("numpy", "torch", "torchmetrics", "framework.trainer", "framework.testing.steps")
+LOADED = ("numpy", "torch", "torchmetrics", "framework.trainer", "framework.testing.trials")
 
 Job = Callable[..., list[str]]
 """What is run; it returns lines, and an empty list where all is well."""

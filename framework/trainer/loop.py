@@ -29,7 +29,7 @@ from framework.registry import Count
 from framework.regularizers.combined import Combined
 from framework.resuming import load_snapshot, take_snapshot
 from framework.shares import Shares
-from framework.trainer import whole_step
+from framework.trainer import whole_step_choice
 from framework.trainer.steps import Steps
 
 STATUS: dict[str, Status] = {
@@ -154,7 +154,7 @@ class Trainer(Steps):
         )
         self.guard = Guard(self.on_nonfinite, self.spike_deviations, self.model, self.mixed)
         self.memory = MicroBatches(self.ranks) if self.auto_micro_batch else None
-        self.whole, self.whole_line = whole_step.choose(self, objective)
+        self.whole, self.whole_line = whole_step_choice.choose(self, objective)
         directory = Path(self.directory) if self.directory else None
         profilers = [Profiler(self.profile)] if self.profile else []
         self.record = Record(self, directory, [*self.callbacks, *profilers])

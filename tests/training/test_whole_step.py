@@ -12,7 +12,7 @@ from framework.losses import CrossEntropy
 from framework.models import MLP, ConvNet
 from framework.optimizers import SGD, Adagrad, AdamW, Momentum, RMSprop
 from framework.regularizers import L2, GradientNoise
-from framework.trainer import capture, whole_step
+from framework.trainer import capture, whole_step, whole_step_choice
 
 OPTIMIZERS = {
     "adamw": lambda params: AdamW(params, lr=0.01, amsgrad=True),
@@ -61,7 +61,7 @@ def plain(monkeypatch):
     def choose(trainer, objective):
         return whole_step.WholeStep(trainer, objective, compiled=False, captured=False), ""
 
-    monkeypatch.setattr(whole_step, "choose", choose)
+    monkeypatch.setattr(whole_step_choice, "choose", choose)
 
 
 CASES = {
@@ -160,7 +160,7 @@ def _choose_on(trainer, cpu):
     zeros = torch.zeros
     torch.zeros = lambda *shape, device=None, **options: zeros(*shape, device=cpu, **options)
     try:
-        return whole_step.choose(trainer, trainer.goal)
+        return whole_step_choice.choose(trainer, trainer.goal)
     finally:
         torch.zeros = zeros
 
@@ -217,7 +217,7 @@ def failing(trainer, objective):
 
 def test_the_loop_goes_on_where_a_capture_fails(monkeypatch):
     theirs, _, _ = train(max_epochs=2, backprop="autograd")
-    monkeypatch.setattr(whole_step, "choose", failing)
+    monkeypatch.setattr(whole_step_choice, "choose", failing)
     with pytest.warns(UserWarning, match="not captured, since that fails: operation not permitted"):
         ours, _, trainer = train(max_epochs=2, backprop="autograd")
     assert trainer.whole is None
@@ -225,7 +225,7 @@ def test_the_loop_goes_on_where_a_capture_fails(monkeypatch):
 
 
 def test_a_capture_that_was_asked_for_and_fails_ends_the_run(monkeypatch):
-    monkeypatch.setattr(whole_step, "choose", failing)
+    monkeypatch.setattr(whole_step_choice, "choose", failing)
     with pytest.raises(ConfigError, match=r"trainer.capture=on is not possible, since it fails: operation"):
         train(max_epochs=2, capture="on")
 

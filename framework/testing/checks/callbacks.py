@@ -15,10 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from framework.callbacks import Callback
 from framework.errors import ConfigError
-from framework.testing import trials
+from framework.testing import parts, problems, trials
 from framework.testing.checks.hooks import overrides
 from framework.testing.conformance import CheckError, Subject, check
-from framework.testing.steps import Interrupt
+from framework.testing.trials import Interrupt
 from framework.trainer import Trainer
 
 READS = ("cpu", "numpy", "tolist", "item")
@@ -26,7 +26,7 @@ READS = ("cpu", "numpy", "tolist", "item")
 
 
 def _callback(subject: Subject) -> Any:
-    return subject.build(*trials.arguments(subject))
+    return subject.build(*parts.arguments(subject))
 
 
 def _changes_training(subject: Subject) -> bool:
@@ -67,13 +67,9 @@ def _copied(value: Any) -> Any:
 
 
 def _train(*callbacks: Any, resume: bool = False, **settings: Any) -> Seen:
-    seen = Seen()
-    made = trials.trainer(
-        trials.network(0.3),
-        callbacks=[*callbacks, seen],
-        optimizer=lambda model: torch.optim.Adam(model.parameters(), lr=0.01),
-        **settings,
-    )
+    seen, model = Seen(), problems.network(0.3)
+    adam = torch.optim.Adam(model.parameters(), lr=0.01)
+    made = trials.trainer(model, callbacks=[*callbacks, seen], optimizer=adam, **settings)
     with _quiet():
         trials.fit(made, resume=resume)
     return seen
@@ -168,7 +164,7 @@ def survives_failures(subject: Subject) -> None:
     ):
         callback = _callback(subject)
         try:
-            made = trials.trainer(trials.network(), callbacks=[Failing(hook, failure), callback])
+            made = trials.trainer(problems.network(), callbacks=[Failing(hook, failure), callback])
             with _quiet():
                 trials.fit(made)
         except failure:
@@ -190,14 +186,14 @@ def works_in_every_run(subject: Subject) -> None:
     """Train in each of these."""
     with tempfile.TemporaryDirectory() as folder:
         for about, directory, validation in (
-            ("without a directory", None, trials.examples(12)),
+            ("without a directory", None, problems.examples(12)),
             ("without a validation set", None, None),
-            ("with a directory", folder, trials.examples(12)),
+            ("with a directory", folder, problems.examples(12)),
         ):
-            made = trials.trainer(trials.network(), callbacks=[_callback(subject)], directory=directory)
+            made = trials.trainer(problems.network(), callbacks=[_callback(subject)], directory=directory)
             try:
                 with _quiet():
-                    result = made.fit(trials.examples(), validation, batch_size=8)
+                    result = made.fit(problems.examples(), validation, batch_size=8)
             except Exception as error:
                 raise CheckError(f"{about}: {type(error).__name__}: {error}") from error
             if result.status == "failed":

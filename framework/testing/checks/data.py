@@ -12,7 +12,7 @@ from torch import Tensor
 
 from framework.batching import ExampleSet
 from framework.datasets import Data, Task
-from framework.testing import steps
+from framework.testing import parts, problems, trials
 from framework.testing.conformance import CheckError, Subject, check
 
 LOOKED_AT = 2000
@@ -22,7 +22,7 @@ SHARED = 0.5
 
 
 def _made(subject: Subject) -> Data:
-    data = subject.build(*steps.runtime(subject, steps.images()))
+    data = subject.build(*parts.runtime(subject, problems.images()))
     if not isinstance(data, Data):
         raise CheckError(f"it returns a {type(data).__name__}, not a framework.datasets.Data")
     return data
@@ -97,7 +97,7 @@ def data_is_the_same_again(subject: Subject) -> None:
 
 
 def _equal(one: Any, other: Any) -> bool:
-    return all(steps.same(a, b) for a, b in zip(_tensors(one), _tensors(other), strict=True))
+    return all(trials.same(a, b) for a, b in zip(_tensors(one), _tensors(other), strict=True))
 
 
 @check(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from framework.errors import ConfigError, nearest
 from framework.registry import MISSING, convert
-from framework.testing import fresh, steps
+from framework.testing import fresh, parts, problems, trials
 from framework.testing.conformance import CheckError, Subject, all_checks, check
 from framework.testing.examples import examples_of
 
@@ -158,8 +158,8 @@ def _is_factory(default: Any) -> bool:
 )
 def unknown_option_refused(subject: Subject) -> None:
     """Hand over a keyword that no component has."""
-    data = steps.images()
-    arguments = steps.runtime(subject, data, steps.model_for(data))
+    data = problems.images()
+    arguments = parts.runtime(subject, data, problems.model_for(data))
     given = _options(subject)
     try:
         subject.factory(*arguments, **given, no_such_option=1)
@@ -201,15 +201,15 @@ def _probe(subject: Subject) -> tuple[Any, ...]:
         example, loss = next(examples_of(subject))
         return loss, example.pair()
     if subject.kind == "model":
-        data, model = steps.data_for(subject)
+        data, model = parts.data_for(subject)
         return model.eval(), (data.train.gather(torch.arange(4))[0],)
-    return subject.build(*steps.runtime(subject, steps.images())), ()
+    return subject.build(*parts.runtime(subject, problems.images())), ()
 
 
 def _examined(kind: str, arguments: tuple[Any, ...], thing: Any) -> list[str]:
     """Return what an object computes, as texts."""
     if kind == "scheduler":
-        return [float(thing(step)).hex() for step in range(steps.TOTAL_STEPS)]
+        return [float(thing(step)).hex() for step in range(parts.TOTAL_STEPS)]
     if kind in ("loss", "model"):
         with torch.no_grad():
             output: Tensor = thing(*arguments)
@@ -225,7 +225,7 @@ def _examined(kind: str, arguments: tuple[Any, ...], thing: Any) -> list[str]:
 )
 def deterministic_by_seed(subject: Subject) -> None:
     """Train twice alike."""
-    for difference in steps.train(subject).differences(steps.train(subject)):
+    for difference in trials.train(subject).differences(trials.train(subject)):
         raise CheckError(f"two runs with seed 0 differ: {difference}")
 
 
@@ -237,20 +237,20 @@ def deterministic_by_seed(subject: Subject) -> None:
 )
 def continues_after_restore(subject: Subject) -> None:
     """Train two epochs, at once and interrupted in the second, and compare."""
-    whole = steps.train(subject)
+    whole = trials.train(subject)
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder) / "run"
-        steps.train(subject, until=steps.STEPS_PER_EPOCH + 1, directory=directory)
-        resumed = steps.train(subject, directory=directory, resume=True)
+        trials.train(subject, until=parts.STEPS_PER_EPOCH + 1, directory=directory)
+        resumed = trials.train(subject, directory=directory, resume=True)
     for difference in whole.differences(resumed):
         raise CheckError(f"a run that was resumed differs from one that was not: {difference}")
 
 
 def _trains(subject: Subject, precision: Any, device: str) -> None:
-    outcome = steps.train(subject, precision=precision, device=device)
+    outcome = trials.train(subject, precision=precision, device=device)
     for name, value in outcome.weights.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
-            raise CheckError(f"weight {name} is not finite after {steps.TOTAL_STEPS} steps")
+            raise CheckError(f"weight {name} is not finite after {parts.TOTAL_STEPS} steps")
 
 
 @check(

@@ -13,8 +13,9 @@ import torch
 
 from framework.callbacks import Callback
 from framework.regularizers import Regularizer
-from framework.testing import trials
+from framework.testing import parts, problems, trials
 from framework.testing.conformance import CheckError, Subject, check
+from framework.testing.examples import CLASSES
 from framework.testing.pair import pair
 
 BASES: dict[str, type] = {"regularizer": Regularizer, "callback": Callback}
@@ -133,11 +134,11 @@ def ranks_agree(subject: Subject) -> None:
 
 def _train(subject: Subject) -> dict[str, list[float]]:
     """Return the trained weights, and those to evaluate, of this rank."""
-    offered = {"task": "classification", "outputs": trials.CLASSES} if subject.kind == "regularizer" else {}
-    built = subject.build(*trials.arguments(subject, **offered))
+    offered = {"task": "classification", "outputs": CLASSES} if subject.kind == "regularizer" else {}
+    built = subject.build(*parts.arguments(subject, **offered))
     regularizers, callbacks = ([built] if subject.kind == kind else [] for kind in BASES)
     trainer = trials.trainer(
-        trials.network(0.3), regularizers=regularizers, callbacks=callbacks, max_steps=4, evaluate_every="2 steps"
+        problems.network(0.3), regularizers=regularizers, callbacks=callbacks, max_steps=4, evaluate_every="2 steps"
     )
     trials.fit(trainer)
     found = trials.weights(trainer.model)

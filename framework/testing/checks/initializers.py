@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from framework.testing import steps
+from framework.testing import parts, problems, trials
 from framework.testing.conformance import CheckError, Subject, check
 
 
@@ -17,7 +17,7 @@ def _model() -> nn.Module:
 
 
 def _initialized(subject: Subject, model: nn.Module, seed: int = 0) -> Any:
-    initializer = subject.build(*steps.runtime(subject, steps.images()))
+    initializer = subject.build(*parts.runtime(subject, problems.images()))
     torch.manual_seed(seed)
     return initializer(model)
 
@@ -56,7 +56,7 @@ def initializer_reaches_layers(subject: Subject) -> None:
     model = _model()
     before = _values(model)
     returned = _initialized(subject, model)
-    changed = {name for name, value in _values(model).items() if not steps.same(value, before[name])}
+    changed = {name for name, value in _values(model).items() if not trials.same(value, before[name])}
     for name, value in before.items():
         if value.ndim > 1 and name not in changed:
             raise CheckError(f"{name} is as it was")
@@ -95,5 +95,5 @@ def initializer_follows_the_seed(subject: Subject) -> None:
     _initialized(subject, other, seed=3)
     there = _values(other)
     for name, value in _values(one).items():
-        if name in (named or ()) and not steps.same(value, there[name]):
+        if name in (named or ()) and not trials.same(value, there[name]):
             raise CheckError(f"{name} differs between two draws with seed 3")

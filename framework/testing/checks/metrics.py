@@ -10,7 +10,7 @@ from torch.nn.functional import one_hot
 from torchmetrics import Metric
 
 from framework.datasets import Data
-from framework.testing import steps
+from framework.testing import parts, problems
 from framework.testing.conformance import CheckError, Subject, check
 
 INTERFACE = ("update", "compute", "reset", "merge_state", "metric_state", "higher_is_better")
@@ -20,7 +20,7 @@ CLOSE = 1e-5
 
 
 def _made(subject: Subject) -> tuple[Data, Metric]:
-    data, metric = steps.data_for(subject)
+    data, metric = parts.data_for(subject)
     if missing := [name for name in INTERFACE if not hasattr(metric, name)]:
         raise CheckError(f"a {type(metric).__name__} is no torchmetrics.Metric: it has no {', '.join(missing)}")
     return data, metric
@@ -28,7 +28,7 @@ def _made(subject: Subject) -> tuple[Data, Metric]:
 
 def _outputs(data: Data, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Return a model's raw outputs and the targets."""
-    _, target = data.train.gather(torch.arange(steps.EXAMPLES))
+    _, target = data.train.gather(torch.arange(problems.EXAMPLES))
     shape = target.shape if data.task == "regression" else (*target.shape, data.outputs)
     return 2 * torch.randn(shape, generator=Generator().manual_seed(seed)), target
 

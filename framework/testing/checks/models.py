@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from framework.datasets import Data
 from framework.optimizers import Adam
 from framework.parameters import canonical_name, named_parameters
-from framework.testing import steps
+from framework.testing import parts, problems, trials
 from framework.testing.conformance import CheckError, Subject, check
 
 LEARNING_EPOCHS = 20
@@ -21,9 +21,9 @@ ENOUGH = 0.9
 
 def _made(subject: Subject, seed: int = 0) -> tuple[Data, nn.Module]:
     torch.manual_seed(seed)
-    data, _ = steps.data_for(subject)
+    data, _ = parts.data_for(subject)
     torch.manual_seed(seed)
-    model: nn.Module = subject.build(*steps.runtime(subject, data))
+    model: nn.Module = subject.build(*parts.runtime(subject, data))
     return data, model
 
 
@@ -58,13 +58,13 @@ def model_outputs_have_their_shape(subject: Subject) -> None:
 def model_parameters_get_gradients(subject: Subject) -> None:
     """Take a few steps, since a layer may start at zero."""
     data, model = _made(subject)
-    loss, moved = steps.loss_for(data), set[str]()
+    loss, moved = problems.loss_for(data), set[str]()
     named = named_parameters(model)
     if not named:
         raise CheckError("it has no trainable parameter")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for _ in range(3):
-        inputs, target = _batch(data, steps.BATCH)
+        inputs, target = _batch(data, parts.BATCH)
         optimizer.zero_grad()
         loss(model(inputs), target).backward()
         moved |= {name for name, p in named.items() if p.grad is not None and p.grad.any()}
@@ -86,7 +86,7 @@ def model_evaluates_each_example_alone(subject: Subject) -> None:
     model.eval()
     with torch.no_grad():
         whole = model(inputs)
-        if not steps.same(whole, model(inputs)):
+        if not trials.same(whole, model(inputs)):
             raise CheckError("the same inputs give other outputs the second time")
         alone = torch.cat([model(inputs[i : i + 1]) for i in range(len(inputs))])
     if not torch.allclose(whole, alone, rtol=1e-4, atol=1e-5):
@@ -95,14 +95,14 @@ def model_evaluates_each_example_alone(subject: Subject) -> None:
 
 @check(
     "model",
-    rule=f"it learns: {LEARNING_EPOCHS * steps.STEPS_PER_EPOCH} steps of Adam leave less than {ENOUGH:g} of the loss",
+    rule=f"it learns: {LEARNING_EPOCHS * parts.STEPS_PER_EPOCH} steps of Adam leave less than {ENOUGH:g} of the loss",
     mend="look at the gradients, by framework check gradients model=NAME, and at the sizes of the initial weights",
 )
 def model_learns(subject: Subject) -> None:
     """Train it on a small problem."""
-    parts = steps.parts_for(subject)
-    parts.optimizer = Adam(parts.model.parameters(), lr=0.01)
-    history = steps.train(subject, epochs=LEARNING_EPOCHS, parts=parts).scores
+    made = parts.parts_for(subject)
+    made.optimizer = Adam(made.model.parameters(), lr=0.01)
+    history = trials.train(subject, epochs=LEARNING_EPOCHS, parts=made).scores
     first, last = history[0]["loss/train"], history[-1]["loss/train_slice"]
     if not last < ENOUGH * first:
         raise CheckError(f"the loss goes from {first:.4g} to {last:.4g}")
@@ -115,7 +115,7 @@ def model_learns(subject: Subject) -> None:
 )
 def model_state_is_whole(subject: Subject) -> None:
     """Train one, and give its state to one made with another seed."""
-    model = steps.train(subject).trainer.model
+    model = trials.train(subject).trainer.model
     data, other = _made(subject, seed=1)
     other.load_state_dict({name: value.clone() for name, value in model.state_dict().items()})
     inputs, _ = _batch(data, 6)

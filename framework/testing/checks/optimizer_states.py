@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from framework.checkpoint import load_optimizer, optimizer_parts
-from framework.testing import trials
+from framework.testing import parts, trials
 from framework.testing.conformance import CheckError, Subject, check
 from framework.testing.descents import (
     Weights,
@@ -91,7 +91,7 @@ def _leaves(value: Any) -> Iterator[Any]:
 )
 def maximizes(subject: Subject) -> None:
     """Climb along gradients and descend along their negatives."""
-    if not trials.takes(subject, "maximize"):
+    if not parts.takes(subject, "maximize"):
         raise SkipTest("it has no option maximize")
     up, down = Weights(), Weights()
     climbing, descending = optimizer_of(subject, up, decay=0.01, maximize=True), optimizer_of(subject, down, decay=0.01)

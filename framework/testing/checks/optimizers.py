@@ -9,7 +9,7 @@ from unittest import SkipTest
 import torch
 from torch import Tensor, nn
 
-from framework.testing import trials
+from framework.testing import parts, problems, trials
 from framework.testing.conformance import CheckError, Subject, check
 from framework.testing.descents import (
     Weights,
@@ -41,7 +41,7 @@ def _descend(subject: Subject, model: nn.Module, function: Callable[[], Tensor],
 def _best(subject: Subject, attempt: Callable[[Subject], float], enough: float) -> None:
     """Raise CheckError where no learning rate leaves as small a fraction as that."""
     left: dict[float, float] = {}
-    for lr in LEARNING_RATES if trials.takes(subject, "lr") else (math.nan,):
+    for lr in LEARNING_RATES if parts.takes(subject, "lr") else (math.nan,):
         options = subject.options if math.isnan(lr) else {**subject.options, "lr": lr}
         left[lr] = attempt(Subject(subject.component, options))
         if left[lr] <= enough:
@@ -100,7 +100,7 @@ def _rosenbrock(points: Tensor) -> Tensor:
 )
 def respects_decay_exemption(subject: Subject) -> None:
     """Decay a matrix and spare a vector, at zero gradients."""
-    if not trials.takes(subject, "weight_decay"):
+    if not parts.takes(subject, "weight_decay"):
         raise SkipTest("it has no option weight_decay")
     spared, decayed = Weights(), Weights()
     plain, decaying = optimizer_of(subject, spared), optimizer_of(subject, decayed, decay=0.1)
@@ -123,12 +123,12 @@ def respects_decay_exemption(subject: Subject) -> None:
 )
 def follows_its_groups(subject: Subject) -> None:
     """Hold one group still, and add one."""
-    if not trials.takes(subject, "lr"):
+    if not parts.takes(subject, "lr"):
         raise SkipTest("it has no option lr")
     model = Weights()
     group = {"params": [model.weight], "param_names": ["weight"], "lr": 0.0}
     optimizer = from_groups(subject, model, [group], {"lr": 0.1})
-    if trials.takes(subject, "weight_decay"):
+    if parts.takes(subject, "weight_decay"):
         optimizer.param_groups[0]["weight_decay"] = 0.0
     before = trials.weights(model)
     optimizer.add_param_group({"params": [model.bias], "param_names": ["bias"], "lr": 0.1})
@@ -194,7 +194,7 @@ def same_on_two_ranks(subject: Subject) -> None:
 
 
 def _train(subject: Subject) -> dict[str, list[float]]:
-    model = trials.network()
-    fitted = trials.trainer(model, optimizer=lambda m: optimizer_of(subject, m, lr=0.01, decay=0.01), max_steps=4)
+    model = problems.network()
+    fitted = trials.trainer(model, optimizer=optimizer_of(subject, model, lr=0.01, decay=0.01), max_steps=4)
     trials.fit(fitted)
     return {name: p.detach().flatten().tolist() for name, p in model.named_parameters()}

@@ -12,26 +12,24 @@ from unittest import SkipTest
 import torch
 from torch import Tensor, nn
 
-from framework.errors import ConfigError
 from framework.objective import Supervised
 from framework.parameters import named_parameters
-from framework.testing import trials
+from framework.testing import parts, problems, trials
 from framework.testing.checks.hooks import overrides
 from framework.testing.conformance import CheckError, Subject, check
-
-STRENGTHS = ("strength", "rate", "scale", "std", "rho", "alpha", "weight", "probability")
-"""Options that say how strong a regularizer is: 0 is none, where 0 is allowed."""
+from framework.testing.examples import CLASSES
 
 LEARNING_RATE = 0.1
 
 
-def _regularizer(subject: Subject, **options: Any) -> Any:
-    return subject.build(*trials.arguments(subject, task="classification", outputs=trials.CLASSES), **options)
+def regularizer_of(subject: Subject, **options: Any) -> Any:
+    """Make one for the small problem."""
+    return subject.build(*parts.arguments(subject, task="classification", outputs=CLASSES), **options)
 
 
-def _prepared(subject: Subject) -> tuple[Any, trials.Network]:
+def _prepared(subject: Subject) -> tuple[Any, problems.Network]:
     """Return one, and the network that it has looked at."""
-    made, model = _regularizer(subject), trials.network()
+    made, model = regularizer_of(subject), problems.network()
     made.prepare(model)
     return made, model
 
@@ -50,9 +48,9 @@ def _seeded() -> Iterator[None]:
 
 
 def _add_gradients(model: nn.Module) -> None:
-    inputs, target = trials.examples(8)
+    inputs, target = problems.examples(8)
     model.zero_grad()
-    trials.cross_entropy(model(inputs), target).backward()
+    problems.cross_entropy(model(inputs), target).backward()
 
 
 def _gradients(model: nn.Module) -> dict[str, Tensor | None]:
@@ -191,67 +189,6 @@ def on_gradients_leaves_weights(subject: Subject) -> None:
             raise CheckError(f"the gradient of '{name}' is not finite, or not {tuple(param.shape)}")
 
 
-def _strength(subject: Subject) -> str:
-    """Return the option that is 0 where a regularizer does nothing."""
-    for option in STRENGTHS:
-        if trials.takes(subject, option):
-            try:
-                _regularizer(subject, **{option: 0})
-            except ConfigError as error:
-                raise SkipTest(f"its {option} cannot be 0") from error
-            return option
-    raise SkipTest(f"it has none of the options {', '.join(STRENGTHS)}")
-
-
-@check(
-    "regularizer",
-    rule="at strength 0 training gives the weights that it gives without the regularizer",
-    mend="multiply what it adds by the strength, and nothing else",
-)
-def nothing_at_strength_0(subject: Subject) -> None:
-    """Train with one of strength 0, and without any."""
-    option = _strength(subject)
-    without = trials.train()
-    with_it = trials.train(regularizers=[_regularizer(subject, **{option: 0})])
-    if without.keys() != with_it.keys():
-        raise CheckError(f"with {option}=0 the model has the weights {', '.join(with_it)}")
-    if not all(torch.allclose(without[name], with_it[name], rtol=0, atol=1e-7) for name in without):
-        raise CheckError(f"after 6 steps with {option}=0 and without {trials.difference(without, with_it)}")
-
-
-@check(
-    "regularizer",
-    rule="in evaluation mode a model gives what its weights alone give, whether prepared and trained with it or not",
-    mend="let hooks and layers that `prepare` puts in act where module.training is set, and add no weights",
-)
-def nothing_in_evaluation(subject: Subject) -> None:
-    """Compare outputs before and after prepare, and those of a trained network with a bare one of the same weights."""
-    made, model = _regularizer(subject), trials.network().eval()
-    before = _outputs(model)
-    made.prepare(model)
-    if model.training:
-        raise CheckError("prepare set the model to training mode")
-    if not trials.same(before, after := _outputs(model)):
-        raise CheckError(f"prepare changed what the model gives by up to {float((before - after).abs().max()):.3g}")
-    trained, bare = trials.network(), trials.network().eval()
-    trials.train(model=trained, regularizers=[_regularizer(subject)])
-    if trained.state_dict().keys() != bare.state_dict().keys():
-        raise CheckError(f"the trained model has the weights {', '.join(trained.state_dict())}")
-    bare.load_state_dict(trained.state_dict())
-    expected = _outputs(bare)
-    for _ in range(3):
-        # trained in another order of memory, a model rounds otherwise
-        if not torch.allclose(found := _outputs(trained.eval()), expected, rtol=1e-6, atol=1e-6):
-            by = float((found - expected).abs().max())
-            raise CheckError(f"a trained model in evaluation mode gives what differs from a bare one's by {by:.3g}")
-
-
-@torch.no_grad()
-def _outputs(model: nn.Module) -> Tensor:
-    outputs: Tensor = model(trials.examples(8)[0])
-    return outputs
-
-
 @check(
     "regularizer",
     rule="on_batch returns a batch of the same form and as many rows, and leaves the one it was given alone",
@@ -262,7 +199,7 @@ def on_batch_keeps_the_form(subject: Subject) -> None:
     _needs(subject, "on_batch")
     made, _ = _prepared(subject)
     for rows in (8, 1):
-        batch, untouched = trials.examples(rows), trials.examples(rows)
+        batch, untouched = problems.examples(rows), problems.examples(rows)
         with _seeded():
             changed = made.on_batch(batch)
         if not trials.same(batch, untouched):
@@ -326,7 +263,7 @@ def objective_keeps_its_form(subject: Subject) -> None:
     made, model = _prepared(subject)
     model.train()
     with _seeded():
-        answer = made.objective(Supervised(trials.cross_entropy))(model, trials.examples(8))
+        answer = made.objective(Supervised(problems.cross_entropy))(model, problems.examples(8))
     if not (isinstance(answer, tuple) and len(answer) == 3):
         raise CheckError(f"it returned a {type(answer).__name__}, not (mean, weight, outputs)")
     mean, weight, outputs = answer

@@ -8,7 +8,7 @@ import math
 from typing import Any
 from unittest import SkipTest
 
-from framework.testing import trials
+from framework.testing import parts, trials
 from framework.testing.conformance import CheckError, Subject, check
 
 EPOCHS = 10
@@ -28,7 +28,7 @@ RAMP = 4
 def _scheduler(subject: Subject, total: int) -> Any:
     """Make one for a run of 10 epochs, or of as many as there are steps."""
     steps_per_epoch = max(total // EPOCHS, 1)
-    return subject.build(*trials.arguments(subject, total_steps=total, steps_per_epoch=steps_per_epoch))
+    return subject.build(*parts.arguments(subject, total_steps=total, steps_per_epoch=steps_per_epoch))
 
 
 @check(
