@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from framework.backprop import chain, layers, losses
-from framework.backprop.recording import Recording, RecordingError, record
+from framework.backprop.recording import Recording, RecordingError
 from framework.batching import Window
 from framework.batching.sets import Batch
 from framework.errors import ConfigError
@@ -172,7 +172,7 @@ class Manual:
             return [found.mean, found.prediction, *(gradient for _, gradient in found.gradients), *weight]
 
         try:
-            recording = record(tensors, inputs, target)
+            recording = Recording(tensors, inputs, target)
         except RecordingError:
             self.recordable = False
         assert found is not None
