@@ -36,7 +36,11 @@ class Recording:
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs for these inputs."""
-        outputs: tuple[Tensor, ...] = self.play(*inputs, *self.held)
+        before = torch._C._get_graph_executor_optimize(False)  # addmm, for one, would become mm and add
+        try:
+            outputs: tuple[Tensor, ...] = self.play(*inputs, *self.held)
+        finally:
+            torch._C._get_graph_executor_optimize(before)
         return outputs
 
 

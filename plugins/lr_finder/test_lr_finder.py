@@ -220,7 +220,7 @@ def job(folder: Path) -> None:
 
 def test_two_ranks_find_the_rate_of_one(tmp_path):
     (tmp_path / "job.py").write_text(JOB)
-    path = os.pathsep.join([str(HERE), str(Path(run.__file__).parents[1])])
+    path = os.pathsep.join([str(HERE), str(Path(run.__file__).parents[2])])
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
         [*command, tmp_path / "job.py", tmp_path],

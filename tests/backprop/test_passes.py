@@ -71,6 +71,7 @@ def convnet(**options):
 MODELS = {
     "linear": (lambda: Linear((6,), CLASSES), vectors),
     **{f"mlp {a}": (mlp(activation=a), vectors) for a in ("relu", "sigmoid", "tanh", "gelu", "silu")},
+    "mlp, wide": (lambda: MLP((6,), CLASSES, widths=(512, 256)), vectors),
     "mlp dropout": (mlp(dropout=0.3), vectors),
     "mlp batch norm": (mlp(norm="batch"), vectors),
     "mlp layer norm": (mlp(norm="layer"), vectors),
