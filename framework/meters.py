@@ -186,10 +186,9 @@ class Means:
         values, weights = self.values[name], self.weights[name]
         if not values:
             return torch.zeros(0, device=device), torch.zeros(0, device=device)
-        plain = all(not isinstance(weight, Tensor) for weight in weights)
-        numbers = (
-            torch.tensor(weights, dtype=torch.float32)
-            if plain
-            else torch.stack([torch.as_tensor(weight, dtype=torch.float32, device=device) for weight in weights])
-        )
+        tensors = [weight for weight in weights if isinstance(weight, Tensor)]
+        if len(tensors) == len(weights):
+            numbers = torch.stack(tensors).float()
+        else:
+            numbers = torch.tensor([float(weight) for weight in weights], dtype=torch.float32)
         return torch.stack(values).to(device), numbers.to(device)
