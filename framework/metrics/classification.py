@@ -33,7 +33,7 @@ def _fraction_right(adapt: Adapter) -> Quotient:
 
     def right(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         predicted, index = adapt(prediction, target)
-        predicted = predicted.argmax(-1) if predicted.ndim > 1 else predicted
+        predicted = predicted.max(-1).indices if predicted.ndim > 1 else predicted  # argmax takes longer
         return (predicted == index).sum(), index.ne(IGNORED).sum()
 
     return Quotient(right, higher_is_better=True)
