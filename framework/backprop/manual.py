@@ -80,9 +80,19 @@ class Manual:
             (vars(module), name)
             for module in (*ordered, loss)
             for name, value in vars(module).items()
-            if isinstance(value, float) or (name in ("p", "training") and isinstance(module, nn.Dropout))
+            if isinstance(value, float)
+            or (module is loss and isinstance(value, int | str))
+            or (name in ("p", "training") and isinstance(module, nn.Dropout))
         ]
         """What a layer or the loss may be told to do otherwise in the course of a training."""
+        self.tensors = [
+            (held, name)
+            for module in (*ordered, loss)
+            for held in (module._parameters, module._buffers)
+            for name, tensor in held.items()
+            if tensor is not None
+        ]
+        """The tensors that a recording goes on with, such as the classes' weights: another may be put in the place."""
         self.recordable = True
         self.recordings: dict[object, int | Recorded] = {}
         """By shapes and options: a recording, or the micro-batches that went before it."""
@@ -150,6 +160,7 @@ class Manual:
             window.whole or window.rows,
             torch.get_num_threads(),
             *[options[name] for options, name in self.options],
+            *[id(held[name]) for held, name in self.tensors],
             *[p.requires_grad for p in self.parameters],
         )
         known = self.recordings.get(key, 0)

@@ -369,6 +369,23 @@ def test_a_recorded_loss_over_elements_is_the_same_to_the_last_bit(loss: nn.Modu
         assert torch.equal(a, b)
 
 
+def test_a_tensor_put_in_anothers_place_is_heard_by_a_recorded_pass():
+    class Weigh(Callback):
+        def on_step_end(self, trainer: Trainer) -> None:
+            if trainer.progress.step == 20:
+                trainer.loss.class_weights = torch.tensor([5.0, 1.0, 1.0, 0.1])
+                trainer.loss.ignore_index = 2
+
+    torch.manual_seed(0)
+    model, weights = tiny(nn.Tanh()), [1.0] * CLASSES
+    found = [
+        fit(model, vectors(), how, callbacks=[Weigh()], max_steps=40, loss=ours.CrossEntropy(class_weights=weights))
+        for how in ("manual", "autograd")
+    ]
+    for a, b in zip(*(trainer.model.parameters() for trainer in found), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
 def test_what_is_changed_in_training_is_heard_by_a_recorded_pass():
     """A layer frozen, a rate of dropout and a loss's smoothing changed: each after the pass was recorded."""
 
