@@ -89,10 +89,9 @@ class Manual:
             (held, name)
             for module in (*ordered, loss)
             for held in (module._parameters, module._buffers)
-            for name, tensor in held.items()
-            if tensor is not None
+            for name in held
         ]
-        """The tensors that a recording goes on with, such as the classes' weights: another may be put in the place."""
+        """Where the tensors are that a recording goes on with: another may be put there, such as weights of classes."""
         self.recordable = True
         self.recordings: dict[object, int | Recorded] = {}
         """By shapes and options: a recording, or the micro-batches that went before it."""

@@ -369,15 +369,17 @@ def test_a_recorded_loss_over_elements_is_the_same_to_the_last_bit(loss: nn.Modu
         assert torch.equal(a, b)
 
 
-def test_a_tensor_put_in_anothers_place_is_heard_by_a_recorded_pass():
+@pytest.mark.parametrize("weights", [None, [1.0] * CLASSES])
+def test_a_tensor_put_in_anothers_place_is_heard_by_a_recorded_pass(weights: list[float] | None):
     class Weigh(Callback):
         def on_step_end(self, trainer: Trainer) -> None:
             if trainer.progress.step == 20:
                 trainer.loss.class_weights = torch.tensor([5.0, 1.0, 1.0, 0.1])
+            if trainer.progress.step == 30:
                 trainer.loss.ignore_index = 2
 
     torch.manual_seed(0)
-    model, weights = tiny(nn.Tanh()), [1.0] * CLASSES
+    model = tiny(nn.Tanh())
     found = [
         fit(model, vectors(), how, callbacks=[Weigh()], max_steps=40, loss=ours.CrossEntropy(class_weights=weights))
         for how in ("manual", "autograd")
